@@ -1,7 +1,7 @@
-"""How long a request stays awake for its reply, so that no time is lost in going to sleep and waking up.
+"""Busy-waiting for a reply, which saves the time to put a thread to sleep and wake it.
 
-A server on this host replies in less time than it takes to put a thread to sleep and to wake it, which is half of what a lock
-costs then. Where replies take longer, one request in some hundreds still tries.
+A server on this host replies faster than a thread sleeps and wakes, which is half the cost of a lock then.
+Where replies take longer, one request in some hundreds still tries.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _MOST_ASLEEP = 255
 """Most requests that go to sleep at once after one that stayed awake in vain."""
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _process = SimpleNamespace(until=0.0)
-"""Until when a request of this process stays awake: others would only take the interpreter from its thread. A time and no lock, which
-Ctrl-C or a fork at the wrong moment would leave taken for good."""
+"""Until when a request of this process stays awake: others would only take the interpreter from its thread.
+A time, not a lock: Ctrl-C or a fork at the wrong moment would leave a lock taken for good."""
 
 make_way = getattr(os, "sched_yield", lambda: None)
 """Let another process use this processor: the server may need it to reply."""
 
 
 class Awake:
-    """Decides which requests of one connection stay awake. After one in vain, more and more of the next ones do not.
+    """Decides which requests of one connection stay awake: fewer and fewer after each one in vain.
 
     Args:
-        ever: Whether any request may stay awake. None does on a host with one processor, where the server could not reply meanwhile.
+        ever: False if none may, as on a host with one processor: the server could not reply meanwhile.
     """
 
     __slots__ = ("_asleep", "_in_vain")
@@ -40,7 +40,7 @@ class Awake:
         self._in_vain = 0
 
     def until(self) -> float:
-        """The time on ``time.monotonic()`` until which the request that was just sent stays awake; 0.0 if it does not.
+        """Until when the request just sent stays awake, on ``time.monotonic()``; 0.0 if it does not.
 
         Call :meth:`over` when that time is over, or the reply has come.
         """

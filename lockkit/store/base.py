@@ -1,7 +1,8 @@
-"""Base classes of stores. They have an answer for each call that a store may leave out.
+"""Base classes of stores, with an answer for each call that a store may leave out.
 
-:class:`BasicBackend` asks for five calls. :class:`ExchangingBackend` performs the frequent calls of a store that writes them as
-exchanges. :class:`lockkit.store.documents.DocumentBackend` has all calls for a store that can compare and swap a document.
+:class:`BasicBackend` asks for five calls. :class:`ExchangingBackend` performs the frequent calls of a store
+that writes them as exchanges. :class:`lockkit.store.documents.DocumentBackend` has all calls for a store that
+can compare and swap a document.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ T = TypeVar("T")
 
 CALLS = (
     "acquire", "renew", "release", "inspect", "close",
-    "abandon", "emergency_release", "watch", "extend", "names", "evict", "resize", "annotate", "record", "put_record", "check",
+    "abandon", "emergency_release", "watch", "extend", "names", "evict", "resize", "annotate", "record",
+    "put_record", "check",
 )  # fmt: skip
-"""Every call of :class:`lockkit.store.spi.Backend`. The first five are those that each store has to have."""
+"""Every call of :class:`lockkit.store.spi.Backend`. A store must have the first five."""
 _REFUSED = ("extend", "names", "evict", "resize", "annotate", "put_record")
 
 
@@ -58,8 +60,8 @@ class BasicBackend(ABC):
     What happens without the other calls of :class:`lockkit.store.spi.Backend`:
 
     - ``watch``: waiters ask again every two seconds.
-    - ``abandon`` is a ``release``, and ``emergency_release`` an ``abandon``. That is enough if no late copy of an acquire can arrive.
-    - ``extend``, ``names``, ``evict``, ``resize``, ``annotate`` and ``put_record`` are refused with a CapabilityError that names the call.
+    - ``abandon`` is a ``release``, ``emergency_release`` an ``abandon``: enough if no acquire arrives late.
+    - ``extend``, ``names``, ``evict``, ``resize``, ``annotate``, ``put_record`` raise a CapabilityError.
     - ``record``: there is none.
     - ``check`` reports the calls that are refused.
 
@@ -152,13 +154,13 @@ class BasicBackend(ABC):
 
 
 class Performs(Protocol):
-    """A function that performs an exchange and returns its result, such as :meth:`lockkit.store.performing.Blocking.perform`."""
+    """Performs an exchange and returns its result, as :class:`lockkit.store.performing.Blocking` does."""
 
     def __call__(self, exchange: Exchange[T]) -> T: ...
 
 
 class ExchangingBackend(BasicBackend):
-    """A store whose frequent calls are exchanges. Each of them performs the exchange of its name.
+    """A store whose frequent calls are exchanges: each call performs the exchange of its name.
 
     Attributes:
         exchanges: The frequent calls without I/O.
@@ -190,7 +192,7 @@ class ExchangingBackend(BasicBackend):
 
 
 def missing(backend: object) -> list[str]:
-    """The parts of :class:`lockkit.store.spi.Backend` that an object does not have, in the order of that class."""
+    """The parts of :class:`lockkit.store.spi.Backend` that an object lacks, in the order of that class."""
     return [
         *(name for name in ("capabilities", "extras") if not hasattr(backend, name)),
         *(name for name in CALLS if not callable(getattr(backend, name, None))),

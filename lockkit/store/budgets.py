@@ -14,7 +14,7 @@ _MOMENT = 0.05
 
 
 def left(end: float) -> float:
-    """Seconds until an end, but at least 50 ms, so that a step which has begun may still learn its result."""
+    """Seconds until an end, but at least 50 ms, so that a step in progress may still learn its result."""
     return max(end - time.monotonic(), _MOMENT)
 
 

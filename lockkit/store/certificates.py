@@ -1,4 +1,4 @@
-"""TLS files, checked before they are used, because OpenSSL's errors name no file and look like network errors."""
+"""Checks of TLS files before their use: OpenSSL's errors name no file and look like network errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def _look(url: Url, files: Files, given: Mapping[str, str]) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=_ask)
     except _PassphraseWanted:
         where = "cert_file" if key is None else "key_file"
-        hint = "lockkit cannot ask for a passphrase; to write the key without one: openssl pkey -in FILE -out FILE2"
+        hint = (
+            "lockkit cannot ask for a passphrase; "
+            "to write the key without one: openssl pkey -in FILE -out FILE2"
+        )
         raise unfit(where, "has a key with a passphrase", hint) from None
     except ssl.SSLError as error:
         mismatch = "MISMATCH" in str(error)

@@ -1,4 +1,4 @@
-"""Changes by compare-and-swap: read a value, compute the new one, write it if nobody else wrote in between; otherwise try again."""
+"""Changes by compare-and-swap: read, compute, write unless somebody else wrote meanwhile; else repeat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ROUNDS", "annotate", "overtaken", "swapped"]
 T = TypeVar("T")
 
 _FIRST, _LONGEST = 0.0005, 0.05
-"""Seconds: the longest pause after the first attempt in vain, which doubles with each further one, and the most that it grows to."""
+"""Seconds: the longest pause after the first attempt in vain, doubled each time, and its limit."""
 ROUNDS = 16
 """Attempts after which a call is refused because another client was faster each time."""
 
@@ -27,11 +27,11 @@ def overtaken(what: str) -> Refused:
 
 
 def swapped(attempt: Callable[[], tuple[T] | None], what: str, end: float) -> T:
-    """Repeat a change by compare-and-swap until no other client was faster. Pauses in between, so that a crowd makes progress.
+    """Repeat a change by compare-and-swap until no other client was faster, with pauses in between.
 
     Args:
-        attempt: Reads, computes, and writes if nobody else wrote in between. Returns its result in a tuple; None if another client
-            was faster.
+        attempt: Reads, computes, and writes if nobody else wrote meanwhile. Returns its result in a
+            tuple; None if another client was faster.
         what: What is changed, for the error.
         end: When to give up, on ``time.monotonic()``.
 
@@ -54,8 +54,9 @@ def annotate(name: str, patch: Mapping[str, object], attempt: Callable[[], bool 
     Args:
         name: The lock.
         patch: The change to a note.
-        attempt: Reads the claim and writes its note with the patch (:func:`lockkit.store.notes.patched`), if the claim is unchanged.
-            Returns True if it wrote the note, False if there is no such claim, None if another client was faster.
+        attempt: Reads the claim and writes its note with the patch (:func:`lockkit.store.notes.patched`).
+            Returns True if it wrote the note, False if there is no such claim, None if another client
+            changed the claim meanwhile.
 
     Raises:
         ConfigError: The patch is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.

@@ -41,7 +41,7 @@ def connect(place: Place, tls: ssl.SSLContext | None, budget: float, thread: str
         thread: The name of the thread that connects, if a name has to be resolved.
 
     Raises:
-        OSError: There is no connection to be had in time.
+        OSError: No connection was made in time.
     """
     end = time.monotonic() + max(budget, _LEAST)
 
@@ -68,7 +68,7 @@ def connect(place: Place, tls: ssl.SSLContext | None, budget: float, thread: str
 
 
 class _Socket(socket.socket):
-    """A socket that is closed without a warning if Ctrl-C strikes before anybody has it."""
+    """A socket that is closed without a warning if Ctrl-C strikes before anybody holds it."""
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # Ctrl-C may have struck before it was complete
@@ -85,8 +85,8 @@ def _addresses(place: Place) -> list[tuple[int, Any]]:
 def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, thread: str) -> C:
     """Make a connection on another thread, within a budget.
 
-    The call itself could not keep the budget: the time to resolve a name cannot be limited, and each address of the name may use up
-    the budget.
+    The calling thread could not keep to the budget: resolving a name has no time limit, and each of its
+    addresses may use up the budget.
 
     Args:
         make: Connects.

@@ -1,4 +1,4 @@
-"""Connect on an event loop: names are resolved on a thread, and the addresses of a name race for the connection."""
+"""Connecting on an event loop: threads resolve the names, and the addresses of a name race."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _UNDER_WAY = (errno.EINPROGRESS, errno.EINTR)
 
 
 class Resolver:
-    """The addresses of places. Each host name is resolved by one thread at a time, however many calls wait for it.
+    """The addresses of places. One thread at a time resolves a host name, however many calls wait for it.
 
-    Nothing waits for that thread, not even the end of the loop or the interpreter: the time that a name server takes has no limit.
+    Nothing waits for that thread, not even the end of the loop or of the interpreter: it has no time limit.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,7 +98,7 @@ async def connect(
 ) -> socket.socket:
     """A socket that is connected to one of the addresses: the first that answers.
 
-    The next address is tried when one has failed, or has not answered for a quarter of a second. All other sockets are closed.
+    All other sockets are closed. The next address is tried after a failure, or 0.25 s without an answer.
 
     Raises:
         OSError: None of the addresses can be reached; the error is that of the last one.

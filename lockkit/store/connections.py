@@ -1,4 +1,4 @@
-"""Connections to one server: a socket with a time limit for each call, and a pool that lends connections to calls."""
+"""Connections to one server: a socket with a time limit for each call, and a pool that lends connections."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
 _LEAST = 0.005
 _SLACK = 0.005
-"""Seconds by which a call may exceed its end. This saves a system call, because the socket's timeout is not set again for less."""
+"""Seconds by which a call may exceed its end, so as not to set the socket's timeout again for less."""
 _PART = 4.0
-"""The socket's timeout is kept if it is at least this fraction of the time left. To set it is a system call; to wait a second time is cheap."""
+"""The socket's timeout is kept if it is at least the time left divided by this: setting it is a system call,
+waiting a second time is cheap."""
 _IDLE = 1.0
 _FEW, _SURPLUS = 2, 5.0
-"""The free connections that always stay open, and the seconds after which any other one is closed that no call has used."""
+"""How many free connections stay open, and the seconds after which any other unused one is closed."""
 
 
 class Timed:
-    """A connected socket, used by one call at a time. Each call must be over by an end on ``time.monotonic()``.
+    """A connected socket, used by one call at a time, each of which has an end on ``time.monotonic()``.
 
     A call that raises leaves the socket unusable: the next bytes may belong to the answer of that call.
     """
@@ -84,13 +85,13 @@ class Timed:
             raise
 
     def _not_sent(self, end: float) -> None:
-        """Raise the reason that the other side gave before it hung up, if the protocol has such a thing."""
+        """Raise the reason that the server gave before it hung up, if the protocol has reasons."""
 
     def receive(self, end: float, most: int = _BLOCK) -> bytes:
-        """The next bytes, up to ``most``, for which memory is reserved as long as the call waits.
+        """The next bytes, at most ``most``; that much memory is reserved while the call waits.
 
         Raises:
-            OSError: There are none in time (TimeoutError), or never will be.
+            OSError: None came in time (TimeoutError), or none will come.
         """
         while True:
             rest = end - time.monotonic()
@@ -109,7 +110,7 @@ class Timed:
         return self._socket.fileno()
 
     def quiet(self) -> bool:
-        """True if there is nothing to read. Otherwise the server has most likely closed the connection."""
+        """True if there is nothing to read. Otherwise the server has probably closed the connection."""
         self._allowed = -1.0
         try:
             self._socket.setblocking(False)
@@ -124,13 +125,13 @@ class Timed:
         """End a call that is running in another thread."""
         if self._origin.is_here():  # otherwise the socket belongs to the parent process
             try:
-                # Not TLS: the other thread is using that.
+                # Bypass TLS, which the other thread is using.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             except OSError:
                 pass
 
     def reset(self) -> None:
-        """Close the socket and drop the data in this host's buffers, so that a request that was given up does not arrive later."""
+        """Close the socket and drop this host's buffers, so that no abandoned request arrives later."""
         try:
             if self._origin.is_here() and self._socket.family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -163,18 +164,17 @@ C = TypeVar("C", bound=Connection)
 
 
 class ConnectionPool(Generic[C]):
-    """The free connections to one server. The pool has no size limit: it grows to the number of calls that run at the same time.
+    """The free connections to one server, as many as calls have run at once.
 
-    What such a burst leaves is closed when it has been unused for some seconds, by a thread that then ends.
-
-    A call takes a connection and gives it back after every request on it was answered. A connection that still owes an answer is
-    reset instead, so that no later call reads an answer that is not its own.
+    A call takes a connection and gives it back when every request on it was answered. A connection that
+    still owes an answer is reset instead: a later call must not read it. A thread closes what a burst of
+    calls left, once it was unused for some seconds, and then ends.
 
     Args:
         make: Makes a connection within a budget; raises Refused.
         where: The server, for errors.
         origin: The process that the connections belong to; None for this one.
-        idle: Seconds after which a free connection is checked before it is used, because the server may have closed it.
+        idle: Seconds after which a free connection is checked before use: the server may have closed it.
     """
 
     def __init__(
@@ -186,12 +186,12 @@ class ConnectionPool(Generic[C]):
         self._closed = False
         self._idle = idle
         self._bell = Bell()
-        # Without a reference to the pool: the connections of one that nobody has any more end with it.
+        # Without a reference to the pool: the connections of an unused pool end with it.
         self._reaper = OneThread(partial(_reap, self._free, self._bell), "lockkit-connections")
         self.origin = this_origin() if origin is None else origin
 
     def at_hand(self) -> C | None:
-        """A connection on which every request was answered a moment ago; None if there is none, or :meth:`take` has to look closer."""
+        """A connection that was in use a moment ago; None if :meth:`take` must find, check or make one."""
         if not self.origin.is_here():
             return None
         try:
@@ -230,7 +230,7 @@ class ConnectionPool(Generic[C]):
         if len(self._free) >= _FEW and not self._closed:
             with contextlib.suppress(RuntimeError):  # no thread can be started now; a later call tries again
                 self._reaper.start()
-        # Last: if a signal handler raises before it, the caller closes the connection, which must not be in the pool then.
+        # Last: if a signal handler raises before, the caller closes the connection: it must not be pooled.
         self._free.append((connection, time.monotonic()))
         if self._closed:
             self.empty()
@@ -252,7 +252,7 @@ class ConnectionPool(Generic[C]):
 
 
 def _reap(free: list[tuple[C, float]], over: Bell) -> None:
-    """Close what a burst has left in a pool, which is a stack, so its first connection is the least used."""
+    """Close what a burst left in a pool. The pool is a stack: its first connection is the least used."""
     while not over.wait(_SURPLUS):
         old = time.monotonic() - _SURPLUS
         with contextlib.suppress(IndexError):  # other threads may take them meanwhile

@@ -18,18 +18,18 @@ __all__ = ["LoopConnection"]
 
 _RESET = struct.pack("ii", 1, 0)
 _IDLE = 1.0
-"""Seconds after which a free connection is checked before it is used, because the server may have closed it."""
+"""Seconds after which a free connection is checked before use: the server may have closed it."""
 _NEVER = float("inf")
 _LOOK = 1.0
-"""Seconds between two looks at a request whose time is up, in case a signal handler kept the first from ending it."""
+"""Seconds between two looks at an overdue request, in case a signal handler cut the first look short."""
 _TURNS = 100
-"""Most turns of the loop for which a request stays awake: with other work in them, the loop is awake anyway."""
+"""Most turns of the loop for which a request stays awake: with other work in them, it is awake anyway."""
 
 
 class LoopConnection(asyncio.Protocol):
     """A connection, used by one call at a time.
 
-    A call that raises, or is cancelled, leaves the connection unusable: the next bytes may belong to the answer of that call.
+    A call that raises or is cancelled leaves the connection unusable: the next bytes may be its answer.
 
     Args:
         loop: The event loop.
@@ -45,8 +45,9 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_origin", "_over", "_parser", "_sock", "_timer_end", "_timers",
-        "_transport", "_used", "generation", "since",
+        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop",
+        "_origin", "_over", "_parser", "_sock", "_timer_end", "_timers", "_transport", "_used",
+        "generation", "since",
     )  # fmt: skip
 
     def __init__(
@@ -82,8 +83,8 @@ class LoopConnection(asyncio.Protocol):
         """Send a request. The result is its replies.
 
         Raises:
-            Exception: Not all replies came before the end on ``time.monotonic()``. If the server gave a reason before it closed the
-                connection, that is the error.
+            Exception: Not all replies came before the end on ``time.monotonic()``. If the server gave a
+                reason before it closed the connection, that is the error.
         """
         now = time.monotonic()
         if end <= now:
@@ -96,9 +97,7 @@ class LoopConnection(asyncio.Protocol):
         self._count = replies
         self._used = True
         self._end = end
-        if (
-            end < self._timer_end or self._timer_end <= now
-        ):  # overdue: perhaps a signal handler ended the look
+        if end < self._timer_end or self._timer_end <= now:  # overdue: a signal handler may have ended it
             self._look_at(end, now)
         self._transport.write(packed)
         if until := self._awake.until():
@@ -106,7 +105,7 @@ class LoopConnection(asyncio.Protocol):
         return asked
 
     def _stay_awake(self, asked: PromptFuture[Sequence[Reply]], until: float, turns: int) -> None:
-        """Keep the loop from going to sleep before a reply comes, or until a time."""
+        """Keep the loop awake until a reply comes, the time is over, or the turns are used up."""
         there = self._asked is not asked
         if there or time.monotonic() >= until or not turns:
             self._awake.over(in_vain=not there)
@@ -115,7 +114,7 @@ class LoopConnection(asyncio.Protocol):
 
     @property
     def broken(self) -> bool:
-        """Whether the connection is closed, or about to be; perhaps only the loop knows, as a signal handler cut short what it called."""
+        """Whether the connection is closed or closing, also after a signal handler cut the closing short."""
         return self._error is not None or self._transport is None or self._transport.is_closing()
 
     def usable(self, now: float) -> bool:
@@ -138,11 +137,8 @@ class LoopConnection(asyncio.Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Close the connection and drop the data in this host's buffers, so that a request that was given up does not arrive later.
-
-        Its call is over: nobody is told of the end of the connection.
-        """
-        self._asked = None
+        """Close the connection and drop this host's buffers, so that no abandoned request arrives later."""
+        self._asked = None  # its call is over: nobody waits for it
         if self._transport is not None and self._origin.is_here():
             with suppress(OSError):
                 if self._sock.family != socket.AF_UNIX:
@@ -150,7 +146,7 @@ class LoopConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Close the connection. No request may be under way. Does nothing in a forked child, which shares the parent's selector."""
+        """Close the connection. No request may be under way. A forked child leaves it to its parent."""
         for each in self._timers:
             each.cancel()
         if self._error is None:
@@ -160,7 +156,7 @@ class LoopConnection(asyncio.Protocol):
         if self._sock.fileno() < 0:  # the loop has closed it, and a signal handler cut short what follows
             self.connection_lost(None)
         elif self._loop.is_closed():
-            # No public call ends a transport of a loop that is closed; collected as it is, it would warn that nobody closed it.
+            # A closed loop ends no transport through a public call; a collected transport would warn.
             ends = getattr(self._transport, "_call_connection_lost", None)
             if ends is not None:
                 ends(None)
@@ -186,7 +182,7 @@ class LoopConnection(asyncio.Protocol):
         asked = self._asked
         if asked is None:
             self._heard.extend(found)
-            if self._used:  # a new connection may be told at once why it is closed again
+            if self._used:  # a new connection may at once be sent the reason of its closing
                 self.end(ConnectionError("a reply without a request"))
             return
         heard: Sequence[Reply] = found
@@ -201,9 +197,7 @@ class LoopConnection(asyncio.Protocol):
         else:
             self._deliveries.deliver(asked, heard)
             if self._asked is asked:  # the task has not asked anew
-                self._asked = (
-                    None  # last: what a signal handler cut short before, the end of the connection ends
-                )
+                self._asked = None  # last: what a signal handler cut short before, the connection's end ends
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`. The transport closes itself."""
@@ -216,7 +210,7 @@ class LoopConnection(asyncio.Protocol):
             each.cancel()
         self._living.discard(self)
         self._over()
-        self._transport = None  # last: until then close() does again what a signal handler cut short
+        self._transport = None  # last: until then close() repeats what a signal handler cut short
 
     def _fail(self, error: Exception) -> None:
         if self._error is None:
@@ -225,12 +219,10 @@ class LoopConnection(asyncio.Protocol):
         if asked is not None and not asked.done() and not self._loop.is_closed():
             told = self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
             self._deliveries.fail(asked, told)
-        self._asked = (
-            None  # last: a signal handler may raise before, and the end of the connection comes later
-        )
+        self._asked = None  # last: a signal handler may raise before; the connection's end comes later
 
     def _look_at(self, end: float, now: float) -> None:
-        """Have the loop look at the request at a time, and once more a second later: a signal handler may raise in the first look."""
+        """Look at the request at a time, and a second later: a signal handler may raise in the first look."""
         before, later = self._timers, self._loop.call_later
         self._timers = [later(end - now, self._expire), later(end - now + _LOOK, self._expire)]
         self._timer_end = end

@@ -1,4 +1,4 @@
-"""Queues in which a client waited a moment ago, and so will probably wait again: there a look whether the lock is free is in vain."""
+"""Queues in which a client waited a moment ago: looking there for a free lock is probably in vain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known dangers of a store, when it is opened: ``strict`` refuses what is unsafe for locks, and anything else is a warning."""
+"""Known dangers of a store when it is opened: ``strict`` refuses unsafe ones, the rest are warnings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["warnings_of"]
 
 
 def warnings_of(findings: Iterable[Finding], *, strict: bool, who: str = "") -> list[str]:
-    """The warnings for findings that are not ``ok``, to be handed to :attr:`~lockkit.store.spi.OpenOptions.warn`.
+    """The warnings for findings that are not ``ok``, for :attr:`~lockkit.store.spi.OpenOptions.warn`.
 
     Args:
         findings: The results of the store's own checks.

@@ -1,4 +1,4 @@
-"""The document in which a store keeps the queue of one name: a :class:`~lockkit.store.rowqueue.RowQueue` as JSON, and back.
+"""The JSON document in which a store keeps a name's queue (:class:`~lockkit.store.rowqueue.RowQueue`).
 
 :mod:`lockkit.store.documents` has the calls of a store that keeps its queues in such documents.
 """
@@ -37,9 +37,10 @@ class Stored(NamedTuple):
 
     Attributes:
         text: The document; None if there is none yet.
-        version: A value that is different after each write: a counter, an ETag. Handed back to :meth:`lockkit.store.documents.DocumentBackend.write`.
-        now: The time on the server's clock, in seconds since 1970, read together with the document. None if all clients are on one
-            host; then deadlines use the clock of that host.
+        version: A value that is different after each write: a counter, an ETag.
+            :meth:`lockkit.store.documents.DocumentBackend.write` gets it back.
+        now: The time on the server's clock, in seconds since 1970, read together with the document. None
+            if all clients are on one host: deadlines then use that host's clock.
     """
 
     text: str | None
@@ -62,7 +63,7 @@ class _Server:
 
 @dataclass(slots=True)
 class _Context:
-    """The state that outlives the claims of a name: the last fence, and the tokens that were given up. See :class:`lockkit.store.rowqueue.QueueContext`."""
+    """A :class:`lockkit.store.rowqueue.QueueContext`: the last fence, and the abandoned tokens."""
 
     clock: Clock
     fence: int
@@ -127,7 +128,7 @@ class Document(RowQueue):
         return json.dumps(after, separators=(",", ":")) if self.kept and after != self._loaded else None
 
     def _record(self) -> object:
-        """The record as it is to be stored: a damaged one as it was found."""
+        """The record in its stored form; a damaged one as it was found."""
         if self.record is None or self.record.damaged:
             return self._loaded.get("record")
         return list(self.record[1:4])
@@ -136,8 +137,8 @@ class Document(RowQueue):
 class _DamagedRow(Row):
     """A stand-in for a malformed row: it blocks as a holder, and only an eviction at once removes it.
 
-    Its token, its fence and its deadline are those of no claim. So no call of a client renews or releases it: a renewal
-    that is not stored would make its holder believe that it holds.
+    Its token, fence and deadline match no claim, so no client renews or releases it: the holder must not
+    believe in a renewal that is not stored.
     """
 
     __slots__ = ("stored",)
@@ -163,7 +164,7 @@ def _stored(row: Row) -> object:
 
 
 def _row(stored: object, name: str) -> Row:
-    """A row from its stored form, or a stand-in for one that is malformed. The one place that judges."""
+    """A row from its stored form, or a stand-in for a malformed one. No other code judges rows."""
     terms = _part(stored, "terms")
     if not isinstance(stored, Mapping) or not isinstance(terms, Mapping):
         return _DamagedRow(stored, name)
@@ -219,7 +220,7 @@ _TERM_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("process_bound", "pulseless"), lambda value: isinstance(value, bool)),
     "kind": lambda value: value in get_args(Kind),
 }
-"""For each stored field of a row and of its terms: whether it can be true. Other fields are of newer versions."""
+"""For each stored field of a row and of its terms: a check. Other fields are of newer versions."""
 
 
 def _columns(record: object) -> Mapping[str, object]:

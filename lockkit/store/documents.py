@@ -1,8 +1,9 @@
-"""A store that keeps each queue as one JSON document, which it can compare and swap. All calls of lockkit, on two of the store.
+"""A store that keeps each queue as one JSON document: all calls of lockkit, on compare-and-swap.
 
-For any service with "write this if nobody has written since I read": a row with a version, an object with an ETag, a register. Each
-call reads the document of a name, decides by the rule of the queue (:mod:`lockkit.store.rowqueue`), and writes the document if its
-version is still the same; otherwise it begins again. So no client ever holds anything that others wait for.
+For any service that can "write if nobody wrote since I read": a row with a version, an object with an ETag,
+a register. Each call reads the document of a name, decides by the rule of the queue
+(:mod:`lockkit.store.rowqueue`), and writes the document if its version is unchanged; otherwise it starts
+again. So no client holds anything that others wait for.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ T = TypeVar("T")
 
 
 class DocumentBackend(BasicBackend):
-    """A store of documents. A subclass has ``capabilities``, :meth:`read`, :meth:`write`, :meth:`read_all` and ``close``.
+    """A store of documents. A subclass has ``capabilities``, ``close``, and the three abstract methods.
 
-    Thread-safe if these are. All claims have deadlines, so the capability ``process_bound`` is False. Waiters are woken by looking at their documents every :attr:`look_every` seconds; a store that can notify
+    Thread-safe if these are. All claims have deadlines, so the capability ``process_bound`` is False. A
+    thread wakes waiters by reading their documents every :attr:`look_every` seconds; a store that can notify
     has a :meth:`watch` of its own.
 
     Args:
@@ -60,7 +62,7 @@ class DocumentBackend(BasicBackend):
     """
 
     look_every = 0.02
-    """Seconds between two looks at the documents of those who wait."""
+    """Seconds between two looks at the documents of waiters."""
 
     def __init__(self, options: OpenOptions, where: str) -> None:
         self.clock = options.clock
@@ -72,10 +74,11 @@ class DocumentBackend(BasicBackend):
     def read(self, name: str, end: float) -> Stored:
         """Read the document of a name, until an end on ``time.monotonic()``.
 
-        A name may be any text of up to 512 bytes: pass it as a parameter, or encode it (:mod:`lockkit.values.names`).
+        A name may be any text of up to 512 bytes: pass it as a parameter, or encode it
+        (:mod:`lockkit.values.names`).
 
         Returns:
-            The document. If there is none yet, it has no text, and a version that :meth:`write` takes for "there is none".
+            The document. If there is none yet: no text, and a version with which :meth:`write` creates it.
 
         Raises:
             Refused, Unknown: There is no answer.
@@ -83,10 +86,10 @@ class DocumentBackend(BasicBackend):
 
     @abstractmethod
     def write(self, name: str, text: str, version: Hashable, end: float) -> bool:
-        """Write a document if it still has the version that was read; if that was none, if there is still none. In one atomic step of the store.
+        """Write a document in one atomic step, if its version is still the one that was read.
 
         Returns:
-            False if the document has another version by now.
+            False if the document has another version by now, or exists though none was read.
 
         Raises:
             Refused: The document was definitely not written.
@@ -107,8 +110,8 @@ class DocumentBackend(BasicBackend):
         Args:
             name: The name.
             budget: Seconds.
-            step: Gets the document and the time, changes the document, and returns a result. Called again with a fresh document if
-                another client was faster.
+            step: Gets the document and the time, changes the document, and returns a result. Called again
+                with a fresh document if another client was faster.
 
         Returns:
             The result of the step whose document was written, or that changed nothing.
@@ -150,7 +153,7 @@ class DocumentBackend(BasicBackend):
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        basis = self.clock.now()  # before the request is sent: validity counts from here
+        basis = self.clock.now()  # before the request: validity counts from here
 
         def step(document: Document, now: float) -> Answer:
             known = claim.token in document.rows
@@ -264,5 +267,5 @@ class DocumentBackend(BasicBackend):
         return self.change(name, budget, step)
 
     def close(self) -> None:
-        """End the thread that wakes waiters. A subclass closes its connections as well, but not in a forked child."""
+        """End the thread that wakes waiters. Subclasses also close connections, but not in a forked child."""
         self._polling.close()

@@ -1,4 +1,4 @@
-"""The mark of a drained namespace: JSON text as a store keeps it, a fact, and the refusal that a store answers an acquire with."""
+"""The mark of a drained namespace: its stored JSON text, the fact, and the refusal of an acquire."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["drain_of", "mark_of", "partly", "refused", "told"]
 
 
 def mark_of(drain: Drain) -> str:
-    """The mark as a store keeps it. ASCII, so that any store can keep it and compare it.
+    """The mark as a store keeps it. ASCII, so that any store can keep and compare it.
 
     Raises:
-        ConfigError: The mark has more than :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, because the reason is too long.
+        ConfigError: The mark has over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes: the reason is too long.
     """
     value = {
         "v": 1,
@@ -35,7 +35,7 @@ def mark_of(drain: Drain) -> str:
 
 
 def drain_of(mark: str | bytes, namespace: str) -> Drain:
-    """The fact that a mark states. A mark that cannot be read drains the namespace all the same, for no known reason."""
+    """The fact that a mark states. An unreadable mark drains the namespace, too, for no known reason."""
     stored = object_in(mark)
     if stored is None:
         return Drain(namespace)
@@ -49,13 +49,13 @@ def drain_of(mark: str | bytes, namespace: str) -> Drain:
 
 
 def partly(mark: str) -> str:
-    """The same mark while it stands in a part of the store only. A mark that cannot be read stays as it is."""
+    """The mark, changed to say that only a part of the store has it. An unreadable one stays as it is."""
     stored = object_in(mark)
     return mark if stored is None else json.dumps({**stored, "partial": True}, separators=(",", ":"))
 
 
 def told(drain: Drain) -> str:
-    """The mark in words: ``namespace 'prod' is drained by ann@box pid 4711 (lockkit) (reason: new kernel)``."""
+    """The mark in words: ``namespace 'prod' is drained by ann@box pid 4711 (lockkit) (reason: upgrade)``."""
     reason = f" (reason: {printable(drain.reason)})" if drain.reason else ""
     return f"namespace {drain.namespace!r} is drained by {drain.owner}{reason}"
 

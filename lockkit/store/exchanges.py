@@ -1,12 +1,13 @@
 """Exchanges: the frequent calls of a network store, as generators without I/O.
 
-An exchange yields steps: a packed request for a route, a pause, a connection to make. A performer does each step and sends the
-result back. It throws the error of a failed step into the exchange, where the store's own table of failures is. An exchange is
-performed on blocking connections (:mod:`lockkit.store.performing`), and can be performed on connections of an event loop.
+An exchange yields steps: a packed request for a route, a pause, a connection to make. A performer does each
+step and sends the result back. It throws the error of a failed step into the exchange, where the store's own
+table of failures is. :mod:`lockkit.store.performing` performs exchanges on blocking connections,
+:mod:`lockkit.store.performing_aio` on those of an event loop.
 
-A route names a server, or a fresh connection to a server. A performer chooses a connection by the route alone. The exchange itself
-handles answers about routes (a Cluster's MOVED, an expired login, a replica in place of a primary): it then sends to another
-route, within the same time limit.
+A route names a server, or a fresh connection to a server. A performer chooses a connection by the route
+alone. The exchange itself handles answers about routes (a Cluster's MOVED, an expired login, a replica in
+place of a primary): it then sends to another route, within the same time limit.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ Reply: TypeAlias = Any
 class Send(NamedTuple):
     """Send a request and read its replies. The result is the sequence of replies.
 
-    The performer takes a free connection to the route, or opens one. After an error it resets the connection, so that no
-    later call reads a reply that is not its own, and throws the error into the exchange unchanged.
+    The performer takes a free connection to the route, or opens one. After an error it resets the
+    connection, so that no later call reads a wrong reply, and throws the error into the exchange.
 
     Attributes:
         to: The route.
         packed: The bytes of the request.
         end: When to give up, on ``time.monotonic()``.
         replies: How many replies the server sends.
-        keep: Decides by the replies whether the connection may be used again. None: it always may.
+        keep: Decides by the replies whether the connection may be used again. None: always.
     """
 
     to: Route
@@ -66,9 +67,9 @@ class Send(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """Make a connection, without sending anything on it. The result is the connection.
+    """Make a connection, and send nothing on it. The result is the connection.
 
-    Only the exchange that opens a route yields this step and :class:`Introduce`. If it raises, the connection is reset.
+    Only the opening of a route yields this step and :class:`Introduce`. A failure resets the connection.
 
     Attributes:
         place: Host and port, or the path of a socket.
@@ -96,7 +97,7 @@ class Introduce(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Close the connections to a route, because its server has changed; those in use are closed when their call ends."""
+    """Close the connections to a route whose server has changed; those in use, when their call ends."""
 
     to: Route
 
@@ -129,8 +130,8 @@ class Start(NamedTuple):
 class Together(NamedTuple):
     """Perform other exchanges at the same time, and wait until all are over. There is no result.
 
-    The exchanges store their results for this one to read, and handle errors themselves: an error that any but the
-    first one raises is not reported.
+    The exchanges store their results for this one to read, and handle errors themselves: an error that any
+    but the first one raises is not reported.
 
     Attributes:
         make: Each makes one of the exchanges. This exchange always waits for the first of them.
@@ -154,10 +155,10 @@ def in_parallel(
 
     Args:
         items: What to do. The list is empty afterwards.
-        work: Makes the exchange for an item. The work deals with errors itself.
+        work: Makes the exchange for an item, which handles errors itself.
         most: Exchanges at the same time.
         name: The name of their threads or tasks.
-        end: When to wait no longer, on ``time.monotonic()``. The exchange for the first item taken is waited for in any case.
+        end: When to stop waiting, on ``time.monotonic()``, though never before the first item is done.
     """
     if not items:
         return
@@ -189,8 +190,8 @@ class Parser(Protocol):
         """Take in the next bytes, and return the replies that they complete.
 
         Raises:
-            Exception: The server does not speak the store's protocol. The connection cannot be used any more.
+            Exception: The reply is not of the store's protocol. The connection cannot be used any more.
         """
 
     def cut_short(self, replies: Sequence[Reply], error: OSError) -> Exception:
-        """The error to raise if a connection ended, or the time was over, after too few replies: one of them may say why."""
+        """The error to raise if the connection or the time ended after too few replies: one may say why."""

@@ -1,4 +1,4 @@
-"""TLS handshakes that failed: the meaning of OpenSSL's error texts, for failures that would happen again."""
+"""TLS handshakes that failed: the meaning of OpenSSL's error texts, for failures that would recur."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 
 
 def handshake_error(text: str, where: str, *, ca_file: bool, signer: str, plain: str) -> LockkitError | None:
-    """The error for a failed handshake that would fail again; None if another try may help, or the text is about something else.
+    """The error for a handshake that would fail again; None if another try may help, or for other texts.
 
     Args:
         text: OpenSSL's error text.
         where: The server, for the error.
         ca_file: True if the URL has the option ``ca_file``.
         signer: The hint if the server does not accept the client's certificate: which authority must sign it.
-        plain: The hint if the server does not speak TLS: how to write the URL without TLS.
+        plain: The hint if the server does not use TLS: how to write the URL without TLS.
     """
     if _UNVERIFIED in text:
         return BackendUnavailable(f"cannot trust {where}: {text}", hint=trust_hint(text, ca_file=ca_file))
@@ -46,7 +46,10 @@ def handshake_error(text: str, where: str, *, ca_file: bool, signer: str, plain:
 def trust_hint(text: str, *, ca_file: bool) -> str:
     """The hint if a server's certificate cannot be verified, by OpenSSL's error text."""
     if "mismatch" in text:
-        return "write the host name as in the server's certificate, or give the server a certificate for this name"
+        return (
+            "write the host name as in the server's certificate, "
+            "or give the server a certificate for this name"
+        )
     if "expired" in text:
         return "the server needs a new certificate"
     if ca_file:

@@ -1,8 +1,8 @@
 """The judgement of an owner: whether the process that made a claim runs, is stopped, or has ended.
 
-The judgement is the same for all stores and all commands. It is made only by a process that sees the owner's pid: on the same host,
-since the same boot, and in the same pid namespace. Everything else cannot be told, because a pid of another host, or of a
-container, says nothing about the process that has that pid here.
+The judgement is the same for all stores and all commands. Only a process that sees the owner's pid can judge:
+on the same host, since the same boot, and in the same pid namespace. Otherwise the state is unknown: a pid of
+another host or container says nothing about the process that has that pid here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_
 NOBODY = "no process keeps it; its ttl decides"
 """The evidence for a claim that outlives the process that made it."""
 _WRITES_ONLY = 0o3
-"""The bits of a descriptor's flags that tell how it was opened (open(2)): 1 is for writing only."""
+"""The bits of a descriptor's flags that say how it was opened (open(2)): 1 is for writing only."""
 
 
 def judgement(owner: Owner) -> tuple[ProcessState, str]:
@@ -56,10 +56,7 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
 
 
 def _same_clock(pid: int) -> bool:
-    """Whether a process surely counts the seconds since boot as this one does, so that their times of start can be compared.
-
-    In a time namespace of its own (time_namespaces(7)) it does not.
-    """
+    """Whether a process surely has this one's time namespace, and so counts the same seconds since boot."""
     try:
         here = os.stat("/proc/self/ns/time").st_ino  # noqa: PTH116
     except OSError:
@@ -71,7 +68,7 @@ def _same_clock(pid: int) -> bool:
 
 
 def started_this(claim: ClaimInfo) -> bool:
-    """Whether the process that made a claim started this process, directly or through others, and still runs."""
+    """Whether the process that made a claim still runs, and started this one, directly or through others."""
     if claim.process != "alive" or claim.owner.pid == os.getpid():
         return False
     pid = os.getppid()
@@ -86,12 +83,12 @@ def started_this(claim: ClaimInfo) -> bool:
 
 
 def judged(claim: ClaimInfo) -> ClaimInfo:
-    """A claim with the state of its process, unless its store has told that. What the store itself knows is kept: it may see more than a pid."""
+    """A claim with the state of its process; what its store found out is kept: it may see more than a pid."""
     if claim.state == "LINGERING" or claim.process != "unknown":
         return claim
     if claim.note.get("acquire") or claim.evidence == NOBODY:
         return claim._replace(process="unknown", alive=None, evidence=NOBODY)
-    if claim.evidence.startswith((DAMAGED, NEWER)):  # what it says of its process proves nothing
+    if claim.evidence.startswith((DAMAGED, NEWER)):  # what it says proves nothing
         return claim._replace(process="unknown", alive=None)
     if claim.alive is False:
         return claim._replace(process="gone")

@@ -1,4 +1,4 @@
-"""Versions of the layout: stored data names the oldest version that may touch it (``min_reader``); older code refuses the data."""
+"""Layout versions: data names the oldest one that may touch it (``min_reader``); older code refuses it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
     """Refuse stored data that this code must not touch.
 
     Args:
-        stored: The value. Without a ``min_reader`` every version may touch it. The error names its ``owner``.
+        stored: The value; any version may touch it without a ``min_reader``. Errors name its ``owner``.
         reader: The newest layout version that this code knows.
         what: The name of the data in the error.
 
@@ -30,7 +30,7 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
 
 
 def record_in(name: str, stored: object, reader: int) -> Record:
-    """The record of a name as a fact. A malformed one is shown as damaged, and never as an empty one.
+    """The record of a name as a fact. A malformed one is shown as damaged, never as empty.
 
     Args:
         name: The name.
@@ -54,7 +54,7 @@ def unread(stored: Mapping[str, object], reader: int) -> str:
 
 
 def too_new(what: str, least: object, reader: int, owner: Owner, hint: str = _HINT) -> Refused:
-    """The refusal of data that needs layout version ``least``, by code that knows versions up to ``reader``."""
+    """The refusal of data of layout version ``least``, by code that knows versions up to ``reader``."""
     who = f"lockkit {owner.version}" if owner.version else "a newer lockkit"
     where = f" on {owner.host}" if owner.host else ""
     text = (

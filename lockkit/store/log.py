@@ -1,7 +1,7 @@
-"""Log records of the threads that lockkit starts: written by a thread of their own, because the log is code of the user.
+"""Log records of lockkit's own threads, written by another thread, because the log is the user's code.
 
-A handler may stand still (a pipe or a terminal that nobody reads), and a filter may raise. In a thread of the user's that stops
-the call that logs. In the thread that renews locks, or declares them lost, it would stop that for all locks.
+A handler may block (a pipe or a terminal that nobody reads), and a filter may raise. In a user's thread that
+stops the call that logs. In the thread that renews locks, or declares them lost, it would stop all locks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST = 10_000
 
 
 class Log(logging.LoggerAdapter[logging.Logger]):
-    """A logger that stops no thread of lockkit: records of such threads are written in order, soon. Others are written at once.
+    """A logger that blocks no thread of lockkit: their records are written in order, soon; others at once.
 
     Args:
         name: The name of the logger.
@@ -44,7 +44,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         extra: Mapping[str, object] | None = None,
         **_others: object,
     ) -> None:
-        """Write a record, as ``logging.Logger.log`` does. In a thread of lockkit's own the call neither blocks nor raises."""
+        """Write a record as ``logging.Logger.log`` does; neither block nor raise in lockkit's own threads."""
         logger = self.logger
         if not logger.isEnabledFor(level):
             return

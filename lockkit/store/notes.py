@@ -34,7 +34,7 @@ def note_of(stored: object) -> Mapping[str, object]:
 
 
 def too_long(what: str, size: int | None, limit: int) -> ConfigError:
-    """The error for a note or record that is too long; ``size`` is its length in bytes, or None if that is not known."""
+    """The error for a note or record that is too long; ``size`` is its length in bytes, None if unknown."""
     much = f"; this one has {size}" if size is not None else ""
     return ConfigError(
         f"a {what} may have at most {limit} bytes of JSON{much}",

@@ -16,10 +16,7 @@ __all__ = ["About", "about", "about_in", "layout_in", "packed_owner"]
 
 
 def about(terms: Terms) -> str:
-    """The JSON text that a claim is stored with for people: its kind of lock and its owner. ASCII, so that any store can keep it.
-
-    The locks of one client share the text, because a store may keep it for each of them.
-    """
+    """The JSON text about a claim for people: its kind of lock and its owner. ASCII; one text per client."""
     return _text(terms.kind, terms.owner)
 
 
@@ -38,7 +35,8 @@ class About(NamedTuple):
     """The contents of such a text.
 
     Attributes:
-        kind: The kind of the lock, and the owner, as :func:`lockkit.store.untrusted.claim_of` takes them; None for what cannot be read.
+        kind: The kind of the lock, for :func:`lockkit.store.untrusted.claim_of`; None if unreadable.
+        owner: The owner; without fields if unreadable.
         layout: The version of the layout that wrote it; 0 if it does not say.
     """
 

@@ -45,7 +45,7 @@ class Connection(Poolable, Protocol):
         """Send the first request and return its replies.
 
         Raises:
-            Exception: Not all replies came in time. If the server gave a reason before it closed the connection, the error has it.
+            Exception: Not all replies came in time; or the reason that the server gave for its close.
         """
 
 
@@ -53,12 +53,12 @@ C = TypeVar("C", bound=Connection)
 
 
 class Blocking(Generic[C]):
-    """A performer: the pools of connections to the routes of one store. Thread-safe; belongs to the process that made it.
+    """A performer: one store's pools of connections to its routes. Thread-safe, but not for forked children.
 
     Args:
         connect: Makes a connection on which nothing was sent yet.
-        opening: Makes the exchange that opens a connection to a route until an end: it connects
-            (:class:`~lockkit.store.exchanges.Connect`), logs in if need be, and returns the connection, or raises Refused.
+        opening: Makes the exchange that opens a connection to a route until an end: it connects, logs in if
+            need be, and returns the connection, or raises Refused.
         where: The store, for errors.
         origin: The process that the connections belong to; None for this one.
     """
@@ -83,7 +83,7 @@ class Blocking(Generic[C]):
 
         Args:
             exchange: The exchange.
-            made: The connections that it makes are added to this.
+            made: A list to which the connections that the exchange makes are added.
 
         Raises:
             Exception: Whatever the exchange raises.
@@ -103,7 +103,7 @@ class Blocking(Generic[C]):
         finally:
             exchange.close()  # a signal that strikes between two steps must not leave it suspended
 
-    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach its ``finally``.
+    # Apart from the ``try`` above: in CPython 3.11 its ``finally`` misses an exception at this loop's start.
 
     def _rest(self, exchange: Exchange[T], step: Step, made: list[C] | None) -> T:
         """Perform an exchange from one of its steps on."""
@@ -122,7 +122,7 @@ class Blocking(Generic[C]):
         """A new connection to a route, which belongs to the caller.
 
         Raises:
-            Refused: No connection can be made, or this process was forked from the one that opened the store.
+            Refused: No connection can be made, or this is a fork of the process that opened the store.
         """
         if not self.origin.is_here():
             raise inherited(self._where)

@@ -39,7 +39,7 @@ __all__ = ["OnLoop"]
 T = TypeVar("T")
 
 _MOST = 64
-"""Connections to one route at a time, if the server is far away. More of them do not make one thread faster, and cost descriptors and memory."""
+"""Connections at a time to one route, if the server is far away. More do not make one thread faster."""
 _LEAST = 0.005
 _LOOK = 1.0
 """Seconds between two looks at connections that are being closed."""
@@ -48,13 +48,13 @@ _LOOK = 1.0
 class OnLoop:
     """A performer: the connections of one store on the running event loop. Belongs to this loop and process.
 
-    No call starts a task or a thread, but for a host name to resolve and for exchanges that are started apart.
+    No call starts a task or a thread, except to resolve a host name and for exchanges that are started apart.
 
-    A call that is cancelled, or raises, resets the connection in use at once, without a wait. The cancellation is thrown into the
-    exchange, so that the store notes that the outcome is unknown, and comes out of :meth:`perform`. Exchanges that this call has started
-    in tasks of their own go on, as they do in threads; :meth:`close` ends them.
+    A call that is cancelled, or raises, resets the connection in use at once. The cancellation is thrown
+    into the exchange, so that the store notes the unknown outcome, and comes out of :meth:`perform`.
+    Exchanges that this call has started in tasks of their own go on, as in threads; :meth:`close` ends them.
 
-    At the end of the loop (``loop.shutdown_asyncgens()``, which ``asyncio.run`` calls) all connections are closed.
+    When the loop ends (``loop.shutdown_asyncgens()``, as in ``asyncio.run``), all connections are closed.
 
     Args:
         exchanges: The frequent calls of the store.
@@ -83,7 +83,7 @@ class OnLoop:
         """Perform an exchange to its end and return its result.
 
         Raises:
-            Refused: This is another event loop, or a process that was forked from the one that made the performer.
+            Refused: This is another event loop, or a fork of the process that made the performer.
             Exception: Whatever the exchange raises.
         """
         try:
@@ -92,7 +92,7 @@ class OnLoop:
         finally:
             exchange.close()
 
-    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach its ``finally``.
+    # Apart from the ``try`` above: in CPython 3.11 its ``finally`` misses an exception at this loop's start.
 
     async def _perform(self, exchange: Exchange[T], made: list[LoopConnection] | None) -> T:
         try:
@@ -105,10 +105,10 @@ class OnLoop:
                 else:
                     step = exchange.send(result)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is not known here
+            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is unknown
 
     async def close(self, seconds: float = 0.0) -> None:
-        """Lend no connection any more. Close the free ones now, and the others when their call ends, or after some seconds.
+        """Lend no more connections. Close free ones now, others when their call ends, or after some seconds.
 
         When this returns, no connection and no task is left. May be called twice.
         """
@@ -131,10 +131,10 @@ class OnLoop:
             await at_end.aclose()
 
     def abort(self) -> None:
-        """Close all connections at once, and cancel the tasks; also on a loop that is closed. Calls in progress raise.
+        """Close all connections and cancel the tasks at once, also on a closed loop. Calls in progress raise.
 
-        Called in the thread of the loop, or when the loop does not run any more. Does nothing in a forked child, where the connections
-        are the parent's.
+        Called in the thread of the loop, or when the loop has stopped. Does nothing in a forked child, where
+        the connections are the parent's.
         """
         if not self.origin.is_here():
             return
@@ -154,11 +154,7 @@ class OnLoop:
                 connection.end(ConnectionError("this store was closed"))
 
     def _check(self) -> None:
-        """Check that this is the event loop, and the process, that the connections belong to.
-
-        Raises:
-            Refused: Another one.
-        """
+        """Raise Refused unless this is the event loop, and the process, that the connections belong to."""
         if not self.origin.is_here():
             raise inherited(self._where)
         if asyncio.get_running_loop() is not self._loop:
@@ -267,11 +263,7 @@ class OnLoop:
             exchange.close()
 
     async def _connect(self, place: Place, end: float) -> LoopConnection:
-        """Connect to a place.
-
-        Raises:
-            OSError: There is no connection to be had in time.
-        """
+        """Connect to a place; raise OSError if there is no connection in time."""
         limit = asyncio.timeout(max(end - time.monotonic(), _LEAST))
         self._connecting.add(limit)
         try:
@@ -315,10 +307,7 @@ class OnLoop:
             self._empty = None
 
     async def _emptied(self) -> None:
-        """Wait until there is no connection any more.
-
-        Looks now and then: a signal handler may raise in the callback that ends a connection, and the loop makes it only once.
-        """
+        """Wait until no connection is left. Look now and then: a signal handler may cut a callback short."""
         while self._connections or self._connecting:
             if self._empty is None:
                 self._empty = self._loop.create_future()
@@ -333,7 +322,7 @@ class OnLoop:
             pool.close()
 
     def _reap(self) -> None:
-        """Close the connections that were not used for long, and look again when the next one may be due."""
+        """Close the connections that were unused for long, and look again when the next one may be due."""
         now = time.monotonic()
         due = [at for pool in self._pools.values() if (at := pool.reap(now)) is not None]
         self._reaper = self._loop.call_later(min(due) - now, self._reap) if due else None

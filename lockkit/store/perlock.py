@@ -1,4 +1,4 @@
-"""A cache of the values that a store computes from the terms of a lock, such as packed arguments, or times in the store's units."""
+"""A cache of values that a store computes from a lock's terms: packed arguments, times in its units."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 def per_lock(derive: Callable[[Terms], T], most: int = 16_384) -> Callable[[Terms], T]:
     """A function of a lock's terms that is computed once for each lock. Thread-safe.
 
-    All claims of a lock share one ``Terms`` object, so the object itself is the key: hashing its fields would cost as much as
-    most such functions.
+    All claims of a lock share one ``Terms`` object, so the object itself is the key: hashing its fields would
+    cost as much as most such functions.
 
     Args:
         derive: The function.

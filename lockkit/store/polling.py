@@ -1,4 +1,4 @@
-"""Waking by looking, for a store without notifications: one thread reads the queues of all waiters of a client every few milliseconds."""
+"""Waking by looking, for stores without notifications: a thread reads the waiters' queues every few ms."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Polling:
     """The thread. It runs while there are waiters.
 
     Args:
-        look: ``look(name, budget, known)`` reads the queue of a name within a budget. It returns the version of the queue, and the queue
-            itself, or None if the version is the known one. It raises Refused or Unknown if it cannot.
+        look: ``look(name, budget, known)`` reads the queue of a name within a budget. It returns the
+            version of the queue, and the queue, or None if the version is the known one. It raises
+            Refused or Unknown if it cannot.
         every: Seconds between two looks.
     """
 
@@ -62,7 +63,7 @@ class Polling:
         self._closed = threading.Event()
 
     def watch(self, name: str, moved: Callable[[RowQueue], bool], wake: Callable[[], None]) -> Watch:
-        """Call ``wake`` when ``moved`` is true of the queue of a name. The thread reads the queue after this call, so no change is missed."""
+        """Call ``wake`` when ``moved`` is true of a name's queue, which is read anew: no change is missed."""
         watch = _Watch(self._forget, name, moved, wake)
         with self._mutex:
             self._watches.append(watch)

@@ -17,23 +17,23 @@ __all__ = ["SURPLUS", "LoopPool"]
 UNUSED = 30.0
 """Seconds after which the only connection of a pool is closed, if it is not used."""
 SURPLUS = 5.0
-"""Seconds after which an unused connection beside others is closed: those of a burst cost each waiter memory, and the server descriptors."""
+"""Seconds after which an unused connection beside others is closed: a burst's cost memory and descriptors."""
 _PATIENCE = 0.75
-"""The share of its time for which a call waits for its turn. With less left, a slow server would answer too late: to this call, and then to
-all behind it, which would have waited just as long."""
+"""The share of its time for which a call waits for its turn. With less left, a slow server would answer too
+late to this call, and to all behind it, which would have waited as long."""
 _FEW = 8
-"""The most connections to a server that is near, and quick: they carry all that one thread can send."""
+"""The most connections to a near and quick server: they carry all that one thread can send."""
 _FAR = 0.003
-"""Seconds that a use of a connection takes on average, from which on a server counts as far away, or slow."""
+"""Average seconds of a connection's use from which on a server counts as far away, or slow."""
 _RECENT = 8
 """The number of uses of which that is the average."""
 _CLOSED = "this store is closed", "call lockkit.aio.connect() again"
 
 
 class LoopPool:
-    """The connections to one route. A call takes one, and gives it back when every request on it was answered.
+    """The connections to one route. A call takes one, and gives it back when all its requests were answered.
 
-    The pool grows to a limit, which is lower for a server that is near; further calls wait for their turn, in order.
+    The pool grows to a limit, lower for a near server; further calls wait for their turn, in order.
 
     Args:
         loop: The event loop.
@@ -160,7 +160,7 @@ class LoopPool:
             self.lost(self._free.pop())
 
     def close(self) -> None:
-        """Lend no connection any more, and close the free ones now, those in use when their call ends."""
+        """Lend no connection any more. Close free ones now, and those in use when their call ends."""
         self._closed = True
         while self._waiting:
             turn = self._waiting.popleft()
@@ -169,7 +169,7 @@ class LoopPool:
         self.drop()
 
     def reap(self, now: float) -> float | None:
-        """Close the connections that were not used for long. Returns when the next may be due, on ``time.monotonic()``; None if no other is free."""
+        """Close connections unused for long. Returns when the next may be due; None if none is free."""
         while self._free:  # a stack: the first is the least used
             due = self._free[0].since + (UNUSED if self.size == 1 else SURPLUS)
             if due > now:

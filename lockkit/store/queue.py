@@ -1,7 +1,8 @@
 """The queue rule: the holders are the longest prefix whose weights add up to at most the capacity.
 
-The memory store, SQLite, etcd and ZooKeeper call these functions. Redis has the rule as a script, which a property test compares with
-these functions. All are pure functions of the claims of one name, in order of arrival, after lapsed claims were removed.
+The memory store, SQLite, etcd and ZooKeeper call these functions. Redis has the rule as a script, which a
+property test compares with these functions. All are pure functions of the claims of one name, in order of
+arrival, after lapsed claims were removed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RW_CAPACITY = 1_000_000
 
 
 def excludes_all(kind: object, weight: object, capacity: object) -> bool:
-    """Whether a held claim leaves no room for another one: of a plain lock, a writer, or all permits of a semaphore, unless it is resized."""
+    """Whether a held claim leaves no room before a resize: a mutex, a writer, all permits of a semaphore."""
     return kind in ("mutex", "write") or (
         kind == "semaphore" and weight == capacity and isinstance(weight, int)
     )
@@ -61,21 +62,20 @@ def prefix(queue: Sequence[Queued]) -> int:
 
 
 def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
-    """The number of claims, from the front, that may be granted: the prefix, or none while a claim outside the prefix holds (S2).
+    """The number of claims, from the front, to grant: the prefix; 0 while a claim outside it holds (S2).
 
-    A claim outside the prefix can hold after a shrinking resize: claims that fitted together before may have been granted in any
-    order, and they stay held and count.
+    Such a holder is left by a shrinking resize: the claims that fitted before were granted in any order.
     """
     fits = prefix(queue)
     return 0 if True in holding[fits:] else fits
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:
-    """The predecessors of ``queue[place]`` to watch. While all of them are there, that claim cannot hold; when one goes, its owner asks again.
+    """The predecessors of ``queue[place]`` to watch: while all are there, it cannot hold.
 
-    The set is as small as possible. If a predecessor has another capacity, the set is the nearest such predecessor. Otherwise it is the
-    heaviest predecessors (of equal ones the nearest), as many as are needed for their weights plus the claim's own to exceed the
-    capacity. The set is empty if nothing blocks the claim.
+    The set is as small as possible: the nearest predecessor with another capacity, if there is one. Otherwise
+    the heaviest predecessors (of equal ones the nearest), as many as are needed for their weights plus the
+    claim's own to exceed the capacity. The set is empty if nothing blocks the claim.
     """
     mine = queue[place]
     for ahead in range(place - 1, -1, -1):
@@ -94,8 +94,8 @@ def blockers(queue: Sequence[Queued], place: int) -> list[int]:
 def in_the_way(queue: Sequence[Queued], holding: Sequence[bool], place: int) -> tuple[list[int], bool]:
     """The claims to watch for a waiter at ``queue[place]``, and whether the waiter is next in line.
 
-    For a claim that fits, these are the holders outside the prefix (see :func:`grantable`); for any other, its :func:`blockers`.
-    Only the next in line should ask again at their deadlines, because no other claim fits when they are gone.
+    The claims to watch are the holders outside the prefix (see :func:`grantable`) for a claim that fits,
+    otherwise its :func:`blockers`. Only the next in line should ask again at their deadlines.
     """
     fits = prefix(queue)
     if place < fits:
@@ -130,10 +130,11 @@ def agreed(asked: int, mine: int, head: int) -> int:
 
 
 def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:
-    """Find a deadlock: the place of the first claim, up to ``place``, that cannot hold until the caller releases a claim; None if there is none.
+    """Find a self-deadlock: the place of the first claim up to ``place`` that waits for the caller, or None.
 
-    The caller waits at ``place``, and releases nothing while it waits. A claim holds only together with all claims ahead of it. So a
-    claim that does not fit together with the caller's claims ahead of it has to wait, and so have all claims behind it.
+    The caller waits at ``place``, and releases nothing while it waits. A claim holds only together with all
+    claims ahead of it. So a claim that does not fit together with the caller's claims ahead of it has to wait
+    until the caller releases one, and so have all claims behind it.
 
     Args:
         queue: As for :func:`prefix`.

@@ -1,10 +1,10 @@
 """A queue of rows: the effect of each call on the claims of one name.
 
-This module is for a store that decides in Python. In one atomic step such a store reads a whole queue, calls one of these methods, and
-writes the queue back. A store whose server runs code has the same rules in that code.
+This module is for a store that decides in Python. In one atomic step such a store reads a whole queue, calls
+one of these methods, and writes the queue back. A store whose server runs code has the same rules there.
 
-Two rules hold for every call. The first step of every call, ``settle``, removes all claims past their deadlines, wherever they
-stand. And a claim is OFFERED exactly while it fits and its owner has not confirmed yet.
+Two rules hold for every call. Its first step, ``settle``, removes all claims past their deadlines, anywhere
+in the queue. And a claim is OFFERED exactly while it fits and its owner has not confirmed yet.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class QueueContext(Protocol):
 
     @property
     def gone(self) -> Tombstones:
-        """The tokens that were given up."""
+        """The tokens that were abandoned."""
 
     def next_fence(self) -> int:
         """A fence higher than all others that the queue has had."""
@@ -58,11 +58,11 @@ class RowQueue:
 
     Attributes:
         rows: The claims by token, in order of arrival.
-        changed: The claims that were removed, came to fit, or got a nearer deadline since this list was last emptied. A waiter that
-            watches one of them should ask again.
+        changed: The claims that were removed, came to fit, or got a nearer deadline since this list was
+            last emptied. A waiter that watches one of them should ask again.
         next_lapse: A time before which no claim lapses.
         unsettled: True if claims were added, removed or changed since the last :meth:`offer`.
-        layout: The version of the layout in which the claims are kept; in memory there is one, that of this code.
+        layout: The version of the layout of the claims; in memory that of this code.
     """
 
     layout = 1
@@ -87,7 +87,7 @@ class RowQueue:
             self.offer(now)
 
     def offer(self, now: float) -> None:
-        """Update the states: a WAITING claim that fits becomes OFFERED; an OFFERED one that no longer fits becomes WAITING."""
+        """Update the states: a WAITING claim that fits becomes OFFERED, and back if it no longer fits."""
         rows = list(self.rows.values())
         fits = grantable(rows, [row.holding for row in rows])
         for place, row in enumerate(rows):
@@ -100,7 +100,7 @@ class RowQueue:
         self.unsettled = False
 
     def remove(self, row: Row, now: float) -> None:
-        """Remove a claim, and leave a tombstone if a copy of its acquire may still arrive. The caller must call :meth:`offer` afterwards."""
+        """Remove a claim; leave a tombstone if its acquire may still arrive. :meth:`offer` must come next."""
         self.unsettled = True
         if row.replayed:
             self.context.gone.bury(row.token, now)
@@ -121,7 +121,7 @@ class RowQueue:
     # -- calls, as in lockkit.store.spi
 
     def acquire(self, claim: Claim, now: float, basis: float, *, create: bool) -> Answer:
-        """Add the claim to the queue if it is not there yet, and return its state. The claim becomes HELD if it fits.
+        """Add the claim to the queue if it is not there, and return its state: HELD if it fits.
 
         Args:
             claim: The claim.
@@ -145,8 +145,8 @@ class RowQueue:
                 return Lapsed(why)
             terms = claim.terms
             row = Row(
-                claim.token, terms, self.context.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
-                note=claim.note,
+                claim.token, terms, self.context.next_fence(), terms.weight, terms.capacity, terms.ttl,
+                now, now, now + GRACE, note=claim.note,
             )  # fmt: skip
             self.unsettled = True
             self.next_lapse = min(self.next_lapse, row.deadline)
@@ -198,7 +198,7 @@ class RowQueue:
     def renew(
         self, claim: Claim, fence: int | None, now: float, basis: float, *, ttl: float = 0.0
     ) -> Renewal:
-        """Renew a claim. ``fence`` is None without a lease. ``ttl`` is the least that the claim's ttl shall be from now on; with it, a claim may become process-bound."""
+        """Renew a claim; ``fence`` is None without a lease. The claim's ttl becomes at least ``ttl``."""
         self.settle(now)
         row = self.rows.get(claim.token)
         if row is None:
@@ -215,7 +215,7 @@ class RowQueue:
         if row.state != "HELD" or row.fence != fence:
             return Renewal("LOST", why="fence")
         row.ttl = max(row.ttl, ttl)
-        if ttl and claim.terms.process_bound:
+        if ttl and claim.terms.process_bound:  # extend() may make a claim process-bound
             row.terms = row.terms._replace(process_bound=True)
         row.extend(now)
         return Renewal("HELD", basis=basis, requests=row.requests)
@@ -241,7 +241,7 @@ class RowQueue:
         return RELEASED
 
     def moved(self, token: str, blockers: Collection[str]) -> bool:
-        """True if a waiter should ask again, because one of its blockers is gone or its claim does not wait any more."""
+        """True if a waiter should ask again: a blocker is gone, or its own claim does not wait any more."""
         row = self.rows.get(token)
         standing = {str(each.fence) for each in self.rows.values()}
         return row is None or row.state != "WAITING" or not standing.issuperset(blockers)
@@ -272,7 +272,7 @@ class RowQueue:
         return Evicted("MARKED", blocks_until=info.deadline, claim=info)
 
     def turn_away(self, wanted: str, now: float) -> bool:
-        """Force a claim out, by its claim id, unless it holds or lingers; return whether it was forced out."""
+        """Force a claim out, by its claim id, unless it holds or lingers; return whether it was removed."""
         self.settle(now)
         row, _ = self.find(wanted)
         waits = row is not None and row.state in ("WAITING", "OFFERED")

@@ -1,4 +1,4 @@
-"""A claim as a row, for stores that decide in Python: its deadlines, its eviction, and lingering after its end.
+"""A claim as a row, for stores that decide in Python: its deadlines, its eviction, and its lingering.
 
 Times are seconds on the store's clock. Deadlines only grow, except through an eviction.
 """
@@ -24,9 +24,9 @@ class Row:
         since: The time at which the claim was queued, or granted.
         renewed: The time at which the claim was queued, or last renewed while it was held.
         deadline: The time from which on the claim does not count.
-        replayed: True if the acquire was sent more than once, so that a copy may still arrive when the claim is gone.
+        replayed: True if the acquire was sent again, so that a copy may arrive when the claim is gone.
         asked: True if others have annotated the note; each renewal then returns the note to the owner.
-        damaged: Whether the stored claim is malformed. It blocks until it is evicted ``--now``.
+        damaged: Whether the stored claim is malformed. Such a claim blocks until it is evicted ``--now``.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Row:
         return self.note if self.asked else None
 
     def extend(self, now: float) -> None:
-        """Renew a HELD claim. The deadline becomes now + ttl, but at most the end of max_hold; then lock_delay is added.
+        """Renew a HELD claim: until now + ttl, at most the end of max_hold, plus lock_delay.
 
         The deadline never moves back, and is never before the end of min_hold.
         """
@@ -104,17 +104,17 @@ class Row:
         self.deadline = max(self.deadline, end + terms.lock_delay, self.since + terms.min_hold)
 
     def wait(self, now: float) -> None:
-        """Move the deadline of a waiting claim, because its owner has made a call for it."""
+        """Move the deadline of a waiting claim, for which its owner has made a call."""
         self.deadline = max(self.deadline, now + GRACE)
 
     def mark_evicted(self) -> None:
-        """Mark a holder as evicted. From now on renewals answer LOST, and the claim blocks until its owner must know that it is lost."""
+        """Mark a holder as evicted: renewals answer LOST. It blocks until its owner must know of the loss."""
         self.evicted = True
         silent = self.renewed + self.ttl + self.terms.lock_delay
         self.deadline = min(self.deadline, max(silent, self.since + self.terms.min_hold))
 
     def lingers_until(self, now: float, *, how: End) -> float:
-        """The time until which the claim continues to block if it ends now. If it does not block any longer, that is not after ``now``."""
+        """The time until which the claim blocks if it ends now; not after ``now`` if it stops blocking."""
         if self.state != "HELD" or how == "unused":
             return now
         end = self.since + self.terms.min_hold

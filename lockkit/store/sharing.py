@@ -12,9 +12,9 @@ T = TypeVar("T", bound=Refused | Unknown)
 
 
 class LastFailure:
-    """How the last attempt at something failed that many calls want, and at which only one of them works at a time.
+    """The last failure of an attempt that many calls want, and at which only one works at a time.
 
-    A call that waited for that attempt fails like it: one after the other, the calls of many threads would take too long.
+    A call that waited for that attempt fails like it: one after another, many threads would take too long.
     """
 
     __slots__ = ("_kept",)
@@ -27,12 +27,12 @@ class LastFailure:
         self._kept = now, _copied(trouble)
 
     def check(self, asked: float) -> None:
-        """Raise that failure if it came after ``asked``, the time at which this call began to wait."""
+        """Raise that failure if it came after ``asked``, the time at which this call started to wait."""
         if self._kept is not None and self._kept[0] >= asked:
             raise _copied(self._kept[1])
 
 
 def _copied(trouble: T) -> T:
-    """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
+    """The same failure without its traceback, which would keep alive the frames that it passed."""
     make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
     return type(trouble)(make(*parts), retry=trouble.retry, busy=trouble.busy)

@@ -1,14 +1,14 @@
 """The interface of a store (service-provider interface): the calls that lockkit makes. API 1.
 
-Calls are short and idempotent, and never wait for a lock. Each call obeys its ``budget``, the seconds that it may take. Only the
-protocol repeats calls: retries of a driver library are switched off.
+Calls are short and idempotent, and never wait for a lock. Each call obeys its ``budget``, the seconds that it
+may take. Only the protocol repeats calls: retries of a driver library are switched off.
 
-A call ends in one of four ways. It returns an answer. It raises :class:`Refused`: the store definitely did not do it. It raises
-:class:`Unknown`: the request was sent, and no answer came. Or it is interrupted by a ``BaseException`` that is not an ``Exception``,
-which the protocol treats like Unknown. Each store has one table that maps the exceptions of its driver to Refused and Unknown; an
-exception that the table does not list is Unknown.
+A call ends in one of four ways. It returns an answer. It raises :class:`Refused`: the store definitely did
+not do it. It raises :class:`Unknown`: the request was sent, and no answer came. Or it is interrupted by a
+``BaseException`` that is not an ``Exception``, which the protocol treats like Unknown. Each store has one
+table that maps the exceptions of its driver to Refused and Unknown; any other exception is Unknown.
 
-Before any other step, every call removes all claims past their deadlines, wherever they stand in the queue.
+Every call first removes all claims past their deadlines, anywhere in the queue.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class Refused(Exception):
 
     Args:
         error: The error for the user if the call is not repeated, or does not succeed when repeated.
-        retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
-        busy: Whether the store works, and only other calls are in the way, of this process or of others. Then an acquire without a
-            timeout keeps trying.
+        retry: Whether repeating may help (a restart, an election) or not (permission, layout, a full disk).
+        busy: Whether the store works, and only other calls are in the way, of this process or of others. Then
+            an acquire without a timeout keeps trying.
     """
 
     def __init__(self, error: LockkitError, *, retry: bool = True, busy: bool = False) -> None:
@@ -98,7 +98,7 @@ class Unknown(Exception):
 
     Args:
         error: The error for the user if the outcome is not known in time.
-        retry: Whether to repeat the call may help. If not (a full disk, a missing right), the claim is abandoned at once.
+        retry: Whether repeating may help. If not (a full disk, no permission), the claim is abandoned.
         busy: See :class:`Refused`.
     """
 
@@ -124,20 +124,20 @@ class Conflict(Exception):
 
 
 class Terms(NamedTuple):
-    """The terms that all claims of one lock have in common. Built once per lock; a store may cache values that it computes from them.
+    """The terms of all claims of one lock, built once. A store may cache values that it computes from them.
 
     Attributes:
         ttl: The seconds that the store keeps a held claim without renewal.
         weight: The weight, for the queue rule.
         capacity: The capacity, for the queue rule.
-        process_bound: The claim lasts as long as its process lives, unless max_hold or an eviction ends it; missing renewals do not.
-        pulseless: The claim lives by its ttl alone, even if its process has ended: for holds that one script takes and another
-            releases. A store that purges the claims of dead processes must not purge this one.
+        process_bound: The claim lasts, even unrenewed, until its process, max_hold or an eviction ends it.
+        pulseless: The claim lives by its ttl alone, even without its process: one script takes the hold, and
+            another releases it. A store that purges claims of dead processes must not purge this one.
         max_hold: The seconds after which a hold is ended; None for never.
         min_hold: The seconds from the grant for which the claim blocks even if it is released.
         lock_delay: The seconds for which the claim continues to block after an end without a release.
-        asked: The ttl that the program or its user has stated, in seconds; None for a default. ``ttl`` is the nearest that the
-            store's capabilities allow. A store that learns only now that it grants another one says so in :class:`Granted`; with
+        asked: The ttl asked for, in seconds; None for a default. ``ttl`` is the nearest that the capabilities
+            allow. A store that learns only now that it grants another one says so in :class:`Granted`; with
             ``strict`` it refuses the claim if this is not None.
     """
 
@@ -160,7 +160,7 @@ class Claim(NamedTuple):
 
     Attributes:
         token: 32 hex digits, fresh for this attempt. Never printed, logged or served.
-        wait: Whether to stay in the queue if the lock is not free. If False, the answer is Busy, and nothing is left behind.
+        wait: Whether to queue if the lock is not free. If not, the answer is Busy, and no claim is left.
         note: A JSON object that ``inspect`` shows; at most :data:`NOTE_LIMIT` bytes.
     """
 
@@ -178,9 +178,9 @@ class Granted(NamedTuple):
 
     Attributes:
         fence: The fencing token.
-        basis: The time at which the request that moved the store's deadline was sent, in seconds of CLOCK_BOOTTIME.
-        ttl: The seconds that the store keeps the claim without renewal, if they are not those of the claim's terms. Validity counts
-            them from the basis (S3), so a store never names more than it keeps.
+        basis: When the request that moved the store's deadline was sent, in seconds of CLOCK_BOOTTIME.
+        ttl: The seconds that the store keeps the claim without renewal, if not those of the claim's terms.
+            Validity counts them from the basis (S3), so a store never names more than it keeps.
     """
 
     fence: int
@@ -189,15 +189,15 @@ class Granted(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """The claim stands in the queue (WAITING).
+    """The claim is in the queue (WAITING).
 
     Attributes:
         position: The number of claims ahead.
-        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others. A
-            store that has not named the holder may set a time at which to ask for it.
+        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME;
+            None for all others. A store that has not named the holder may set a time to ask for it.
         blockers: The argument for ``watch``; opaque to the caller.
         capacity: The capacity in force: that of the first claim.
-        holder: One of the claims that block this one, if the store knows it without another request.
+        holder: A claim that blocks this one, if the store knows it without another request.
     """
 
     position: int
@@ -218,10 +218,10 @@ Why: TypeAlias = Literal["absent", "evicted", "files", "lingering", "resized", "
 
 
 class Lapsed(NamedTuple):
-    """The claim does not exist, or no longer. The protocol starts again with a new token, at the tail of the queue.
+    """The claim does not exist, or no longer. The protocol starts again with a new token, at the tail.
 
-    The reason ``resized`` means that the claim was removed because its weight exceeds the new capacity, ``files`` that the store's
-    files were removed or replaced.
+    Reasons: ``resized``, the claim's weight exceeds the new capacity; ``files``, the store's files were
+    removed or replaced.
     """
 
     why: Why = "absent"
@@ -230,8 +230,8 @@ class Lapsed(NamedTuple):
 Answer: TypeAlias = Granted | Queued | Busy | Lapsed
 ReleaseAnswer = Literal["RELEASED", "ABSENT"]
 End: TypeAlias = Literal["released", "ungraceful", "unused"]
-"""How a claim ends: its holder released it; its holder lost it, so that somebody may still work under it (lost, max_hold, collected);
-or nobody ever worked under it, because no caller got a lease (the claim waited, or its grant was given back)."""
+"""How a claim ends: its holder released it; its holder lost it, so that somebody may still work under it
+(lost, max_hold, collected); or nobody ever worked under it, because no caller got a lease."""
 RELEASED: Literal["RELEASED"] = "RELEASED"
 ABSENT: Literal["ABSENT"] = "ABSENT"
 
@@ -240,12 +240,12 @@ class Renewal(NamedTuple):
     """The answer about one claim of a ``renew`` batch.
 
     Attributes:
-        state: HELD; WAITING; OFFERED (the claim fits; its owner must call acquire, because a renewal never grants); LOST; UNKNOWN (the
-            store has answers for other claims of the batch, but not for this one).
+        state: HELD; WAITING; OFFERED (the claim fits; its owner must call acquire, because a renewal never
+            grants); LOST; UNKNOWN (the store has answers for other claims of the batch only).
         basis: As in :class:`Granted`; only for HELD.
-        requests: The claim's note once it was annotated: the holder's client finds requests to release in it. Each request must come with
-            one renewal at least; it may come with all later ones.
-        why: For LOST: the claim is absent, evicted or lapsed, has another fence, or the store's files were removed or replaced.
+        requests: The claim's note once it was annotated: the holder's client finds requests to release in it.
+            Each request must come with one renewal at least; it may come with all later ones.
+        why: For LOST: the claim is absent, evicted or lapsed, or has another fence, or files are gone.
         trouble: For UNKNOWN: the error, in words.
     """
 
@@ -271,17 +271,16 @@ class ReadingWatch(Watch, Protocol):
     """A watch for which the waiting thread itself may read the messages."""
 
     def wait(self, bell: Bell, seconds: float) -> bool:
-        """Wait until the bell rings or the time is over. Meanwhile the calling thread may read the messages of the watch."""
+        """Wait until the bell rings or the time is over. The calling thread may read the watch's messages."""
 
 
 class Drains(Protocol):
-    """The mark of the store's namespace that has its acquires refused. It outlives every client, and does not lapse.
+    """The mark that has a namespace's acquires refused. It outlives every client, and does not lapse.
 
-    While the mark is set, ``acquire`` raises the refusal that :func:`lockkit.store.drains.refused` makes of it, for every claim
-    that is not HELD, and leaves no new claim behind. For a HELD claim it goes on as ever, and so do all other calls.
-
-    An acquire that begins after ``set`` returned is refused. An acquire that began earlier may still be granted, but its claim was
-    already in the queue, so ``inspect`` shows it.
+    While the mark is set, ``acquire`` raises the refusal that :func:`lockkit.store.drains.refused` makes of
+    it, for every claim that is not HELD, and leaves no new claim behind. All else goes on as ever. An
+    acquire that starts after ``set`` returned is refused; an earlier one may still be granted, but its claim
+    was already in the queue, so ``inspect`` shows it.
     """
 
     def get(self, budget: float, namespace: str | None = None) -> str | None:
@@ -290,23 +289,23 @@ class Drains(Protocol):
     def set(self, mark: str, budget: float) -> None:
         """Set the mark, JSON of at most :data:`NOTE_LIMIT` bytes, in place of one that is there.
 
-        A store that needs several steps for that, or for ``clear``, has ``get`` answer :func:`lockkit.store.drains.partly` of the mark
-        from before the first until after the last one, also if it fails in between, and raises :class:`Unknown` then.
+        A store that needs several steps for that, or for ``clear``, has ``get`` return the mark from before
+        the first step until after the last one, as :func:`lockkit.store.drains.partly` of it, also if a step
+        fails, and raises :class:`Unknown` then.
         """
 
     def clear(self, mark: str, budget: float) -> bool:
         """Remove the mark if it is still this one, or the partial form of it; return whether it was."""
 
     def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
-        """Remove a claim that waits, so that its owner asks again at once and is refused; return whether it was removed.
+        """Remove a waiting claim, whose owner then asks again and is refused; return whether it was removed.
 
-        Unlike ``evict``, this leaves a claim alone that holds, or that may have been granted. The store compares and removes in one
-        atomic step.
+        Unlike ``evict``, this spares a claim that holds, or may have been granted, in one atomic step.
         """
 
 
 class Removal(NamedTuple):
-    """One claim to remove of many, by :meth:`Backend.abandon` if ``abandon``, otherwise by :meth:`Backend.release`."""
+    """One claim of many to remove: with :meth:`Backend.abandon` if ``abandon``, else with ``release``."""
 
     claim: Claim
     abandon: bool
@@ -318,19 +317,19 @@ class Extras(NamedTuple):
 
     Attributes:
         exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
-        listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
-        pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
-        evictions: ``evictions(claim_ids)`` is for process-bound claims of this process. It returns a descriptor, and one
-            message for each claim, all of one length. The descriptor is one of ``pulse``. Before a claim is evicted,
-            its message can be read from the descriptor, and after that the claim still blocks for at least half of
-            its ttl. So a child process learns of the eviction while this process is stopped.
-        namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, or that are drained, in any
-            order. One whose claims have all lapsed may be among them.
-        drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.
-        at_once: Whether every call is a matter of microseconds and waits for nothing, so that an event loop may make it itself.
-        remove_many: ``remove_many(removals, budget)`` removes many claims of this client in far fewer requests than one for each.
-            Returns for each removal, in order, None once its answer is definite, otherwise the Refused or Unknown of that one. It
-            may also raise Refused or Unknown for all of them; some may be removed then.
+        listen: Like :meth:`Backend.watch`, but the waiting thread may read its message itself.
+        pulse: Returns the descriptors that a child inherits to keep this process's process-bound claims.
+        evictions: ``evictions(claim_ids)`` is for process-bound claims of this process. Returns one of the
+            descriptors of ``pulse``, and one message for each claim, all of one length. Before an eviction
+            the claim's message can be read there, and then the claim still blocks for at least half of its
+            ttl. So a child learns of the eviction while this process is stopped.
+        namespaces: ``namespaces(budget)`` returns the namespaces with claims, perhaps only lapsed ones, or a
+            mark of a drain, in any order.
+        drains: The mark that has acquires refused. A store that has it declares the capability ``drains``.
+        at_once: Whether every call takes microseconds and waits for nothing: event loops may make it.
+        remove_many: ``remove_many(removals, budget)`` removes many claims in far fewer requests than one
+            each. Returns for each removal, in order, None once its answer is definite, otherwise its Refused
+            or Unknown. It may also raise either for all of them; some may be removed then.
     """
 
     exchanges: Exchanges | None = None
@@ -348,7 +347,7 @@ NO_EXTRAS = Extras()
 
 
 class Exchanges(Protocol):
-    """The frequent calls of :class:`Backend` as exchanges, for a performer with connections of another kind (asyncio).
+    """The frequent calls of :class:`Backend` as exchanges, for a performer with other connections (asyncio).
 
     Each exchange does the same as the call of that name, and raises the same exceptions.
 
@@ -394,55 +393,55 @@ class Backend(Protocol):
         """Further abilities of the store; :data:`NO_EXTRAS` for most stores."""
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """Append the claim if it is not in the queue, and return its state. The claim becomes HELD if it fits.
+        """Append the claim if it is not in the queue, and return its state: HELD if the claim fits.
 
-        The first call has ``create=True``; so have its repetitions while the outcome is unknown. Such a call appends the claim, or finds
-        the claim that an earlier copy has appended, with the same fence. If the claim is HELD already, its deadline becomes now + ttl (and
-        the basis is that of this call). If it is evicted, lingering or lapsed, the answer is Lapsed. All later calls have
-        ``create=False``; then the answer for an absent claim is Lapsed.
+        The first call has ``create=True``; so have its repetitions while the outcome is unknown. Such a call
+        appends the claim, or finds the one that an earlier copy appended, with the same fence. For a HELD
+        claim the deadline becomes now + ttl, with the basis of this call; for one that is evicted, lingering
+        or lapsed the answer is Lapsed. All later calls have ``create=False``; then an absent claim is Lapsed.
         """
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """Renew a batch of claims. Returns one Renewal for each beat, in order.
 
-        The most urgent claims come first. A store that has no time for all of them renews the first ones, and answers UNKNOWN for the
-        others; the next batch begins with those.
+        The most urgent claims come first. A store that has no time for all of them renews the first ones, and
+        answers UNKNOWN for the others, which are first in the next batch.
 
-        A renewal never creates a claim. With a fence, the answer is HELD if the stored claim is HELD with that fence, otherwise LOST.
-        Without a fence, a WAITING claim is extended. An OFFERED claim, and a HELD one whose owner has not read the grant, are reported as
-        OFFERED and not extended.
+        A renewal never creates a claim. With a fence, the answer is HELD if the stored claim is HELD with
+        that fence, otherwise LOST. Without a fence, a WAITING claim is extended. An OFFERED claim, and a HELD
+        one whose owner has not read the grant, are reported as OFFERED and not extended.
         """
 
     def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """Remove the claim if its token is the same. The store compares and removes in one atomic step.
 
-        A HELD claim that is ``released`` continues to block until since + min_hold, if that is later than now. After an
-        ``ungraceful`` end, and after an eviction, it continues to block until min(its deadline, now + lock_delay) if that is later
-        still. An ``unused`` claim blocks no longer, whatever its min_hold and lock_delay, and whether it was evicted or not. A claim
-        that does not hold, or lingers already, is the same for all three.
+        A HELD claim that is ``released`` continues to block until since + min_hold, if that is later than
+        now. After an ``ungraceful`` end, and after an eviction, it continues to block until min(its deadline,
+        now + lock_delay) if that is later still. An ``unused`` claim stops blocking, whatever its min_hold
+        and lock_delay, evicted or not. The three are the same for a claim that does not hold, or lingers.
         """
 
     def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
-        """Like release, for a claim with an acquire whose outcome was unknown: no late copy of that acquire may grant anything."""
+        """Release after an acquire with an unknown outcome: no late copy of it may grant anything."""
 
     def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """Like abandon, over a fresh connection."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """Start to watch the blockers, and return at once. Call ``wake``, from any thread, when ``claim`` should ask again.
+        """Watch the blockers, and return at once. Any thread calls ``wake`` when ``claim`` should ask again.
 
-        Wakes are hints: too many do no harm, and a missed one costs only time. But a change between the answer that named the blockers and
-        this call must not be missed. So subscribe first, then check, and wake at once if a blocker is gone.
+        Wakes are hints: too many do no harm, and a missed one costs only time. But a change after the answer
+        that named the blockers must not be missed: subscribe, then check, and wake if one is gone.
         """
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """The queue of a name. Changes nothing."""
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """The names that have claims, sorted. A store may read them from an index that may be incomplete, unless ``deep``."""
+        """The names that have claims, sorted. Unless ``deep``, they may be read from an incomplete index."""
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """Force one claim out. A HELD claim is marked, and blocks until its holder must know that it is lost; ``now`` removes it at once."""
+        """Force one claim out. A HELD claim blocks until its holder must know; ``now`` removes it at once."""
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """Change the capacity of all claims of a name in one step. Returns the number of claims.
@@ -451,9 +450,9 @@ class Backend(Protocol):
         """
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """Renew a claim, and keep it with this ttl from now on, which is at least its present one. Deadlines only grow.
+        """Renew a claim, and keep it with this ttl, at least its present one. Deadlines only grow.
 
-        A claim whose terms say here that it is process-bound is so from now on, if it was not before.
+        A claim whose terms say here that it is process-bound is so from now on.
         """
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
@@ -485,12 +484,12 @@ class OpenOptions(NamedTuple):
         clock: The clock to use; a simulation passes its own.
         state_dir: The folder in which embedded stores keep their files; None for the user's default.
         strict: Refuse what is known to be unsafe instead of warning.
-        warn: The store calls this with one sentence for each thing that the user should know. Warnings while the store is opened are
-            logged when the first lock is taken, and reported by ``doctor``, but not by commands that only look.
+        warn: The store calls this with one sentence for each thing that the user should know. Warnings while
+            opening are logged with the first lock, and by ``doctor``, but not by commands that only look.
         settings: The plugin's own table in the configuration, ``[plugins.<dist>]``.
-        suspect: The store may call this, from any thread, with the token of a claim that may be gone. lockkit then renews the claim
-            at once, and so learns of the loss.
-        budget: The seconds that opening may take, for a store that connects; a caller with a timeout may be waiting.
+        suspect: The store may call this, from any thread, with the token of a claim that may be gone: lockkit
+            then renews the claim at once.
+        budget: The seconds that opening may take, for a store that connects; a caller may be waiting.
     """
 
     namespace: str = "default"
@@ -504,7 +503,8 @@ class OpenOptions(NamedTuple):
     budget: float = REQUEST_TIMEOUT
 
     def __repr__(self) -> str:
-        return f"OpenOptions({self.namespace!r}, state_dir={self.state_dir!r}, settings=...)"  # a plugin's may be secrets
+        # Without the settings: a plugin's may be secrets.
+        return f"OpenOptions({self.namespace!r}, state_dir={self.state_dir!r}, settings=...)"
 
 
 class BackendSpec(NamedTuple):
@@ -513,25 +513,25 @@ class BackendSpec(NamedTuple):
     Attributes:
         name: The name of the store, for people: ``sqlite``.
         schemes: The URL schemes: ``("redis", "rediss")``.
-        open: ``open(url, options)`` opens the store. It imports the client library itself. It raises Refused, ConfigError, or
-            ImportError if the client library is missing.
-        extra: The extra that installs the client library, as in ``pip install "lockkit[redis]"``; None if none is needed.
+        open: ``open(url, options)`` opens the store. It imports the client library itself. Raises Refused,
+            ConfigError, or ImportError if the client library is missing.
+        extra: The extra that installs the client library, as in ``pip install "lockkit[redis]"``, or None.
         summary: A description of a few words.
         capabilities: The capabilities, as declared before the store is opened.
-        declared: ``declared(url)`` returns the capabilities for this URL. It is called whenever a client is made, so it must be fast;
-            it may look at local files, but never connects. None if the capabilities do not depend on the URL.
-        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports what ``open`` needs, but does not connect.
-            ``lockkit config check`` calls it, and under asyncio every client before it opens the store: the imports then do not
-            count within the time that opening may take. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
-            check a URL.
-        adopt: ``adopt(url, options)`` makes a store usable that was moved or restored (``lockkit store adopt-folder``),
-            and returns its path. It raises Refused if the store may be in use under another name. None for a store
-            that cannot be moved.
-        harmless: The options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` if only that
-            value may be shown. The password, and the values of all other options, are shown as ``***``. Scheme, user, hosts and path
-            are always shown, so they must not contain secrets.
-        transactions: ``transactions(url)`` returns an object with which ``lockkit.guard.etcd`` sends single requests
-            to the store. The call does not connect. None for a store without such a guard.
+        declared: ``declared(url)`` returns the capabilities for this URL. Each new client calls it, so it
+            must be fast; it may look at local files, but never connects. None if they are always the same.
+        check: ``check(url)`` refuses a URL that ``open`` would refuse, with the same errors, and imports what
+            ``open`` needs, but does not connect. ``lockkit config check`` calls it, and under asyncio every
+            client before it opens the store, whose budget the imports then do not use up. Its result is
+            ignored. None if only ``open`` can check a URL.
+        adopt: ``adopt(url, options)`` makes a store usable that was moved or restored (``lockkit store
+            adopt-folder``), and returns its path. Raises Refused if the store may be in use under another
+            name. None for a store that cannot be moved.
+        harmless: The options of the URL whose values may be shown to people, in logs and in errors;
+            ``"name=value"`` if only that value may be shown. The password and all other options are shown as
+            ``***``. Scheme, user, hosts and path are always shown: keep secrets out of them.
+        transactions: ``transactions(url)`` returns an object with which ``lockkit.guard.etcd`` sends single
+            requests to the store. The call does not connect. None for a store without such a guard.
     """
 
     name: str

@@ -20,18 +20,17 @@ _HERE = _Here()
 
 
 def own_thread() -> bool:
-    """Whether lockkit has started the calling thread, by :func:`start` or with :func:`owned` as its target."""
+    """Whether lockkit has started the calling thread, by :func:`start` or with :func:`owned` as target."""
     return _HERE.own
 
 
 def start(target: Callable[[], None], name: str) -> None:
-    """Start a daemon thread. If a signal handler raises meanwhile, the thread is started or not, never half-way.
+    """Start a daemon thread. If a signal handler raises, the thread is started or not, never half-way.
 
-    ``threading.Thread.start`` waits for the new thread in Python code, and a handler that raises there can leave the
-    lock of that wait taken, so that the new thread never gets as far as its target. Here the calling thread makes one
-    call into C. The ``Thread`` is started by the thread that call makes, where no handler runs.
-
-    An interrupted caller does not know whether the thread was started, so a target that must run only once has to ensure that itself.
+    ``threading.Thread.start`` waits for the new thread in Python code. A handler that raises there can leave
+    the lock of that wait taken, and the new thread never reaches its target. Here the calling thread makes
+    one call into C, and the thread that it makes, where no handler runs, starts the ``Thread``. An
+    interrupted caller cannot know whether that happened; a target that must run once has to ensure that.
 
     Raises:
         RuntimeError: No thread can be started (a limit of the system, or the interpreter is shutting down).
@@ -48,7 +47,7 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 def _run(left: list[Callable[[], None]]) -> None:
-    """Run the target that is left. Where a start ran out of memory, perhaps both threads come here: only one gets it."""
+    """Run the target that is left. After a start without memory both threads may come here; one gets it."""
     try:
         target = left.pop()
     except IndexError:
@@ -63,7 +62,7 @@ def owned(target: Callable[[], None]) -> None:
 
 
 def join(thread: threading.Thread | None, timeout: float) -> None:
-    """Wait for a thread of :func:`start` to end, at most ``timeout`` seconds; return at once in that thread itself."""
+    """Wait for a thread of :func:`start` to end, at most ``timeout`` seconds; in that thread, do not wait."""
     if thread is not None and thread.is_alive() and thread is not threading.current_thread() and timeout > 0:
         # The thread runs without a Thread object of its own.
         with contextlib.suppress(AssertionError, RuntimeError):
@@ -71,7 +70,7 @@ def join(thread: threading.Thread | None, timeout: float) -> None:
 
 
 class OneThread:
-    """A daemon thread that is started on demand. At most one works at a time, even if a signal interrupts a start.
+    """A daemon thread that is started on demand; at most one works, even if a signal interrupts a start.
 
     Args:
         run: The work. If :meth:`start` is called while it is ending, it is run once more.
@@ -102,7 +101,7 @@ class OneThread:
         return self._runs.locked()
 
     def _work(self) -> None:
-        # Two callers may each start a thread before either works; the one that finds the other at work ends.
+        # Two callers may each start a thread before either works; one of them ends.
         while self._asked and self._runs.acquire(blocking=False):
             try:
                 self._asked = False

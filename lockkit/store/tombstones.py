@@ -1,4 +1,4 @@
-"""Tombstones: tokens that were given up, so that a late copy of their acquire grants nothing (S12)."""
+"""Tombstones: tokens that were abandoned, so that a late copy of their acquire grants nothing (S12)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from lockkit.store.spi import Why
 __all__ = ["LASTING", "Tombstones"]
 
 LASTING = 60.0
-"""Seconds for which a late copy of an acquire that was given up is recognised."""
+"""Seconds for which a late copy of an abandoned acquire is recognised."""
 
 
 class Tombstones:
-    """The tokens that were given up, each with the reason to answer to a late call.
+    """The tokens that were abandoned, each with the reason to answer to a late call.
 
     No mutex is needed, because each step is one operation on a dict.
 
     Args:
-        stones: For each token the time (on the store's clock) until which it is remembered, and the reason; the oldest first.
+        stones: Until when each token is remembered (on the store's clock), and the reason; oldest first.
         lasting: Seconds for which a token is remembered.
         most: The largest number of tokens that are remembered; beyond that the oldest are forgotten.
     """
@@ -38,7 +38,7 @@ class Tombstones:
         return len(self.stones)
 
     def bury(self, token: str, now: float, why: Why = "late") -> None:
-        """Remember that a token was given up, and forget tokens whose time is over."""
+        """Remember that a token was abandoned, and forget tokens whose time is over."""
         stones = self.stones
         stones[token] = now + self._lasting, why
         try:
@@ -50,6 +50,6 @@ class Tombstones:
             return
 
     def why(self, token: str, now: float) -> Why | None:
-        """The reason to answer for a token that was given up; None for any other token."""
+        """The reason to answer for a token that was abandoned; None for any other token."""
         found = self.stones.get(token)
         return found[1] if found is not None and found[0] > now else None

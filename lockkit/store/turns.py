@@ -1,9 +1,9 @@
 """A limit on the calls of a client that are under way at once, so that the server answers them in time.
 
-A call may be sent when it has a *turn*; the others wait in this process. Without a limit a thousand threads would
-each send a request, and a server that takes a millisecond for each would answer the last one after a second. By
-then some callers have given up and sent their request again, while the server still works on the first copies, and
-in the end it answers none in time.
+A call may be sent when it has a *turn*; the others wait in this process. Without a limit a thousand threads
+would each send a request, and a server that takes a millisecond for each would answer the last one after a
+second. By then some callers have sent their request again, while the server still works on the first copies,
+and in the end it answers none in time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ T = TypeVar("T")
 _LEAST, _FIRST, _MOST = 8.0, 16.0, 64.0
 """Calls under way: at least, at first, and at most."""
 _QUICK, _SLOW = 0.5, 1.0
-"""Seconds: a call that is quicker raises the limit a little, and one that is slower lowers it. A call is several requests: one of 0.8 s is
-that of a server that is far away, not of one that cannot keep up."""
+"""Seconds: a quicker call raises the limit a little, a slower one lowers it. A call is several requests: one
+of 0.8 s is that of a server that is far away, not of one that cannot keep up."""
 _LESS = 0.7
 _SHARE = 0.5
 """The part of a call's budget in which its turn must come; the rest is for the call itself."""
@@ -54,7 +54,7 @@ class _Place:
 class Turns:
     """The turns of one client's calls. Thread-safe.
 
-    A turn ends by itself after the longest time that its call may take, so none is lost if the call is interrupted.
+    A turn also ends after the longest time that its call may take, so an interrupted call loses none.
 
     Args:
         where: The server, for errors.
@@ -131,11 +131,7 @@ class Turns:
             place.bell.ring()
 
     def _wait(self, place: _Place, end: float, *, late: bool) -> Exchange[None]:
-        """Wait for a turn.
-
-        Raises:
-            Refused: There was none in time.
-        """
+        """Wait for a turn; raise Refused if there was none in time."""
         waiting = self._waiting[late]
         waiting.append(place)
         had = False
@@ -148,7 +144,7 @@ class Turns:
                 except ValueError:  # its turn comes just now
                     had = True
             now = time.monotonic()
-            # A turn that nobody ended is over with its budget, and nobody rings for that.
+            # A turn that nobody ended is over with its budget, and no bell rings for that.
             if had or not self._full(now):
                 had = True
                 return

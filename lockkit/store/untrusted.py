@@ -1,8 +1,8 @@
 """The conversion of stored data, which may be anything, to facts about a claim.
 
-Any user of a store may have written anything into it. So types and sizes are checked here, once, for all code that
-uses the facts. A value that cannot be true is replaced by a harmless one, so that the claim still blocks, and the
-claim is shown with :data:`DAMAGED`. No stored data makes these functions raise.
+Any user of a store may have written anything into it. So types and sizes are checked here, once, for all code
+that uses the facts. A value that cannot be true is replaced by a harmless one, so that the claim still
+blocks, and the claim is shown with :data:`DAMAGED`. No stored data makes these functions raise.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ from lockkit.lib.noted import moment, number, whole_number
 
 __all__ = ["DAMAGED", "NEWER", "claim_of", "number", "object_in", "owner_of", "record_of"]
 
-DAMAGED = "its entry in the store is damaged, or not lockkit's: it blocks as a claim does, until it is evicted or lapses"
+DAMAGED = (
+    "its entry in the store is damaged, or not lockkit's: "
+    "it blocks as a claim does, until it is evicted or lapses"
+)
 """The evidence that is shown for a claim with damaged data."""
-NEWER = "a newer lockkit wrote it, and this one does not understand it: it blocks until a newer one removes it; upgrade lockkit here"
+NEWER = (
+    "a newer lockkit wrote it, and this one does not understand it: "
+    "it blocks until a newer one removes it; upgrade lockkit here"
+)
 """The evidence for a claim that this version must not touch."""
 _LONGEST = 64 * 1024
 """The longest JSON text that is read, in bytes or characters; a note has at most 4 KiB."""
@@ -68,8 +74,7 @@ _CLAIM: dict[str, tuple[Callable[[object], object], object]] = {
     "since": (moment, 0.0),
     "renewed": (moment, 0.0),
 }
-"""For each field of a claim that may be damaged: a check, which returns None for a value that cannot be true, and the
-value to use then."""
+"""For each field of a claim that may be damaged: a check, None for an impossible value, and a substitute."""
 
 
 def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimInfo:
@@ -78,7 +83,7 @@ def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimIn
     Args:
         stored: The note, as text or decoded; None for none.
         damaged: Whether the backend has already found damage.
-        fields: The other fields of the claim, as stored or computed from stored data; ``owner`` as stored, or decoded.
+        fields: The claim's other fields, as stored or computed from stored data; ``owner`` also decoded.
     """
     for name, (check, otherwise) in _CLAIM.items():
         if name in fields:
@@ -98,7 +103,7 @@ def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimIn
 
 
 def record_of(name: str, stored: Mapping[str, object]) -> Record:
-    """A record as a fact, from its stored version, value and time. See :func:`lockkit.store.layouts.record_in`."""
+    """A record as a fact, from its stored form. See :func:`lockkit.store.layouts.record_in`."""
     value = stored.get("value")
     value = dict(value) if isinstance(value, Mapping) else object_in(value)
     try:

@@ -1,7 +1,7 @@
 """A server's URL, read strictly. Each store itself reads the parts that only its URLs have.
 
-An error quotes the URL without secrets, and only those parts that this redacted URL shows, because in a misspelt URL a password can
-stand anywhere.
+An error quotes the URL without secrets, and only those parts that this redacted URL shows: in a misspelt URL
+a password can be anywhere.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Url:
         self._netloc, self._query, self._fragment = parts.netloc, parts.query, parts.fragment
 
     def wrong(self, text: str, hint: str | None = None) -> ConfigError:
-        """The error for something in the URL; without a hint of its own, the hint says how to write such a URL."""
+        """The error for something in the URL; the default hint says how to write such a URL."""
         return ConfigError(f"{self.shown}: {text}", hint=self.usage if hint is None else hint)
 
     def veiled(self, part: str) -> str:
@@ -94,7 +94,7 @@ class Url:
         """``host``, ``host:port`` or ``[address]:port``."""
         match = _HOST.fullmatch(text)
         if match is None or int(match[3] or port) > _HIGHEST:
-            # The error does not quote text behind a colon: if "@host" was forgotten, that text is the password.
+            # Do not quote text behind a colon: if "@host" was forgotten, that text is the password.
             told = text.partition(":")[0] + (":..." if ":" in text else "")
             raise ConfigError(
                 f"not a host and port in a URL for {self.service}: {told!r}", hint=f"{self.usage}; {ESCAPE}"

@@ -1,4 +1,4 @@
-"""Waking those who wait."""
+"""Waking waiters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["wake_up"]
 
 
 def wake_up(wake: Callable[[], None], log: Log) -> None:
-    """Call a waiter's ``wake``, and log what it raises: one waiter's trouble must not keep the next from being woken."""
+    """Call a waiter's ``wake``, and log what it raises: the next waiters must still be woken."""
     try:
         wake()
     except Exception:
