@@ -1,9 +1,9 @@
-"""Acquire: append a claim to the queue, wait until it may hold, and leave nothing behind if the attempt fails.
+"""Acquire: append a claim to the queue, wait until it may hold, and leave nothing behind after a failure.
 
 Rules kept here:
 
-- A token stands in the queue once. After the answer Lapsed the attempt queues again at the tail, with a new token.
-- An UNKNOWN outcome is settled by sending the same request again. ``create`` is sent again only while the outcome is unknown.
+- A token is in the queue once. After Lapsed the attempt queues again at the tail, with a new token.
+- An UNKNOWN outcome is settled by sending the same request again, with ``create`` only while it is unknown.
 - A grant that is read after its validity has run out is not used.
 - After a claim that ended without a usable grant, the attempt pauses before it sends the next claim.
 - One timeout covers the whole attempt.
@@ -49,12 +49,12 @@ def acquiring(
     """Acquire once.
 
     Returns:
-        The hold, or None only on a definite "busy" (``wait=False``), or if ``attempt.then`` goes on after a failure. With a hold ``attempt.sent`` stays true; the caller
-        clears it once the caller is responsible for the hold.
+        The hold, or None only on a definite "busy" (``wait=False``), or if ``attempt.then`` goes on after a
+        failure. With a hold ``attempt.sent`` stays true until the caller, once responsible, clears it.
 
     Raises:
-        AcquireTimeout, CapacityMismatch, DeadlockDetected, Drained: Nothing of the attempt is left, or the background removes it.
-        BackendError: The store kept failing; the background removes what may be left of the attempt. Also raised if every
+        AcquireTimeout, CapacityMismatch, DeadlockDetected, Drained: The background removes what is left.
+        BackendError: The store kept failing; the background removes what may be left. Also raised if every
             grant ran out before it could be used.
     """
     terms, attempt.random = attempt.terms, random
@@ -68,9 +68,7 @@ def acquiring(
         attempt.claim = claim = made(Claim, (token, terms, attempt.wait, attempt.note))
         attempt.doubtful = False
         create = True
-        unread: float | None = (
-            None  # when the first request was sent whose answer, maybe a grant, was not read
-        )
+        unread: float | None = None  # when the first request without an answer was sent: perhaps a grant
         while True:
             before = now()
             if attempt.answered and attempt.timed_out(before):
@@ -137,7 +135,7 @@ def acquiring(
 
 
 def taking_back(under_way: UnderWay) -> Generator[Effect, Any, bool]:
-    """End an interrupted acquisition: withdraw its claims, and hand them to the background for removal. May be run again.
+    """End an interrupted acquisition: withdraw its claims, for removal in the background. May be run again.
 
     Returns:
         Whether there was a claim to remove.
@@ -157,11 +155,7 @@ def taking_back(under_way: UnderWay) -> Generator[Effect, Any, bool]:
 
 
 def _end_refused(attempt: Attempt, answer: Busy, now: Now) -> Generator[Effect, Any, None]:
-    """End a claim that did not wait, and was refused.
-
-    Raises:
-        CapacityMismatch: Others use the name with another capacity.
-    """
+    """End a claim that did not wait, and was refused; raise CapacityMismatch if the capacities differ."""
     attempt.sent = attempt.doubtful
     attempt.holder = answer.holder
     yield from giving_up(attempt, now)
@@ -170,11 +164,7 @@ def _end_refused(attempt: Attempt, answer: Busy, now: Now) -> Generator[Effect, 
 
 
 def _end_lapsed(attempt: Attempt, answer: Lapsed, now: Now) -> Generator[Effect, Any, None]:
-    """End a claim that is in the queue no longer.
-
-    Raises:
-        CapacityMismatch: A resize made the lock too small for the claim.
-    """
+    """End a claim that is in no queue any more; raise CapacityMismatch if a resize made it too heavy."""
     assert attempt.claim is not None
     yield Withdraw(attempt.claim)  # the next claim has a new token, so nobody needs to renew this one
     attempt.sent = attempt.doubtful
@@ -186,7 +176,7 @@ def _end_lapsed(attempt: Attempt, answer: Lapsed, now: Now) -> Generator[Effect,
 def _pause_or_give_up(
     attempt: Attempt, trouble: Refused | Unknown, now: Now, wall: Callable[[], float]
 ) -> Generator[Effect, Any, bool]:
-    """Pause before a failed request is sent again; give up if the failure is final, or failures have lasted too long.
+    """Pause before a failed request is sent again; give up if the failure is final, or lasts too long.
 
     Returns:
         Whether to go on; if not, the attempt after this one does.
@@ -217,13 +207,13 @@ def _give_up_if_hopeless(
     *,
     joined: bool,
 ) -> Generator[Effect, Any, None]:
-    """Give up a wait that can never end in a grant. ``joined`` is whether the claim has come into the queue just now.
+    """Give up a wait that can never end in a grant. ``joined``: the claim has just come into the queue.
 
     Raises:
         CapacityMismatch: Others use the name with another capacity.
-        DeadlockDetected: The thread or task would wait for itself, or is the youngest in a deadlock with others.
+        DeadlockDetected: The thread or task would wait for itself, or is the youngest in a deadlock.
     """
-    # Later only a resize makes the two differ, perhaps one that is half done: it changes the capacity of this claim as well.
+    # Later only a resize, perhaps a half done one, makes the two differ; this claim's capacity follows.
     if joined and answer.capacity != attempt.terms.capacity:
         yield from giving_up(attempt, now)
         raise attempt.mismatch(answer.capacity)
@@ -240,10 +230,10 @@ def _give_up_if_hopeless(
 
 
 def giving_up(attempt: Attempt, now: Now, *, asks: bool = True) -> Generator[Effect, Any, bool]:
-    """Remove the claim, for which nobody got a lease, in the foreground if there is time, else in the background.
+    """Remove the claim, for which nobody got a lease: here if there is time, else in the background.
 
     Args:
-        attempt: The attempt to end; if it has a hold, that is no longer valid from here on.
+        attempt: The attempt to end; its hold, if it has one, is no longer valid from here on.
         now: CLOCK_BOOTTIME seconds.
         asks: Whether to try in the foreground at all.
 
@@ -271,7 +261,7 @@ def giving_up(attempt: Attempt, now: Now, *, asks: bool = True) -> Generator[Eff
 
 
 def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Generator[Effect, Any, None]:
-    """Pause before the next claim: the cause that ended the last claim may end the next one as well.
+    """Pause before the next claim: the cause that ended the last one may end it as well.
 
     Args:
         attempt: The attempt that goes on.

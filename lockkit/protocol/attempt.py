@@ -1,4 +1,4 @@
-"""One acquisition under way: what may be on the store, what its answers have said, and how long and how often to ask."""
+"""One acquisition under way: what may be on the store, what its answers said, how long and often to ask."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MOMENT = 1.0
 _LEAST = 0.05
 """Seconds that a request may take at least, even if the timeout comes sooner."""
 _LAST_CALL = 0.4
-"""Seconds after the timeout during which the waiting thread may still remove its claim itself; later the background does."""
+"""Seconds after the timeout in which the waiting thread may remove its claim; then the background does."""
 _NONE: Mapping[str, Sequence[Hold]] = {}
 
 
@@ -52,8 +52,8 @@ class UnderWay(Protocol):
 
     Attributes:
         over: Whether it ended in an exception. If its cleanup was interrupted, the background takes it back.
-        call: The request that a thread was given for it; None if there is none. The calls of a claim run in order, so what the
-            acquisition has left is removed after this one, never beside it.
+        call: The request that a thread was given for it; None if there is none. Calls of a claim run in
+            order, so what the acquisition has left is removed after this one, never beside it.
     """
 
     over: bool
@@ -61,15 +61,15 @@ class UnderWay(Protocol):
 
     @property
     def sent(self) -> bool:
-        """Whether something of it may be on the store, and it is responsible for removing that."""
+        """Whether something of it, which it must remove, may be on the store."""
 
     @property
     def parts(self) -> Sequence[Attempt]:
-        """The attempts, in the order in which they began."""
+        """The attempts, in the order in which they started."""
 
     @property
     def runs(self) -> Callable[[], bool]:
-        """Tells whether the thread, or the event loop, of the acquisition can go on with it."""
+        """Whether the thread, or the event loop, of the acquisition can go on with it."""
 
 
 class Attempt:
@@ -78,14 +78,14 @@ class Attempt:
     The attempt outlives the generator :func:`acquiring`, which an exception may interrupt.
 
     Attributes:
-        terms: What is asked for: the name, the ttl, the capacity and so on.
-        later: The terms that the hold gets once all that is asked for with it is held; None for the same terms from the beginning.
+        terms: The terms asked for: the name, the ttl, the capacity and so on.
+        later: The terms of the hold once all that was asked for is held; None if they are those of ``terms``.
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
         note: A JSON object for the claim; None for none.
         auto_renew: Whether the heartbeat renews the hold. For the hold.
         request_timeout: Seconds that one request may take.
         wait: Whether to queue if the lock is busy; False to be refused instead.
-        then: The attempt that queues for the lock after this one, which does not; None if none does.
+        then: The attempt, if any, that queues for the lock after this one, which does not queue.
         token: Makes the token of a claim; None for a random one.
         mine: Holds of the same name that the acquiring thread or task has.
         who: "thread" or "task", for messages.
@@ -96,37 +96,38 @@ class Attempt:
         holder: The claim that the store last named as in the way.
         hold: The granted hold, while nobody has a handle for it.
         origin: The process that asks; None for the one that runs this.
-        over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
+        over: Whether the attempt ended in an exception. The background finishes an interrupted cleanup.
         call: See :class:`UnderWay`.
         start: CLOCK_BOOTTIME seconds at which the first request was due.
         random: Gives random numbers in 0..1.
         answered: Whether the store has ever answered.
         trouble: The latest failure since the last useful answer; the error to raise when the time is up.
         warn_at: When to report next that the claim is queued.
-        same_store: Tells how a command that an error suggests uses the same store.
-        runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
+        same_store: Returns how a command that an error suggests uses the same store.
+        runs: Whether the thread, or the event loop, of the attempt can go on with it.
         cancel: Ends the wait of the attempt from another thread; None if nothing does.
-        shown: Whether ``on_wait`` was given; then the store is asked for the place in the queue at each poll cap.
-        detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
+        shown: Whether ``on_wait`` was given; then each poll cap asks for the place in the queue.
+        detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several.
         hopeless: Whether the latest failure is one that no repetition ends.
         ended_deadlock: Whether this wait ended a deadlock: it was the youngest of those that detect.
-        key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
+        key: A weak reference to the thread or task that acquires, as in its holds; None to publish nothing.
         taken_at: The place in the user's program that acquires; None if that is not known. For the hold.
         reentrant: Whether the thread or task may acquire the hold again. For the hold.
-        where: "process", or "wrapper" for a program that runs another under the lock. For the hold.
+        where: "process", or "wrapper" for a program that runs another one under the lock. For the hold.
         registered: The holds of its client, by name.
         beside: Holds that the same acquisition has got already, of other locks.
-        group: For a claim of an acquisition that waits in several queues: its name, the number of its claims, and how many of
-            them it needs.
+        group: For a claim of an acquisition that waits in several queues: its name, the number of its claims,
+            and how many of them it needs.
     """
 
     # Slots: with a dictionary, each of a thousand waiters would have 1.3 KiB more.
 
     __slots__ = (
-        "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "call", "cancel", "claim",
-        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "hopeless", "key", "later", "mine", "note", "origin", "over",
-        "random", "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
-        "then", "token", "trouble", "wait", "warn_at", "where", "who",
+        "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew",
+        "beside", "call", "cancel", "claim", "deadline", "detects", "doubtful", "ended_deadlock", "group",
+        "hold", "holder", "hopeless", "key", "later", "mine", "note", "origin", "over", "random", "reentrant",
+        "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start",
+        "taken_at", "terms", "then", "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
 
     random: Callable[[], float]
@@ -188,8 +189,8 @@ class Attempt:
     def leftover(self) -> Orphan | None:
         """The claim to remove in the background if this attempt ends here; None if there is none.
 
-        A claim that waits, and of which no request can be under way, is only released. To abandon a claim takes more requests; with hundreds
-        of cancelled waits, the background would fall behind.
+        A waiting claim without a request under way is only released. To abandon it takes more requests: after
+        hundreds of cancelled waits the background would fall behind.
         """
         if not self.sent or self.claim is None:
             return None
@@ -208,7 +209,7 @@ class Attempt:
         return None if isinstance(between, str) else between
 
     def searched(self, claim: Claim, now: Now) -> Generator[Effect, Any, Deadlock | None]:
-        """Tell others what this thread or task holds, if it is time; find the deadlock that this wait has to end."""
+        """Publish what this thread or task holds, if due; find the deadlock that this wait has to end."""
         if self.key is None:
             return None
         search = self._search
@@ -233,11 +234,11 @@ class Attempt:
         return denials.timeout(self.terms.name, self.holder, at - self.start, wall, self.same_store())
 
     def mismatch(self, capacity: int | None) -> CapacityMismatch:
-        """The error for a name that others use with another capacity; None if a resize made it too small for the claim."""
+        """The error for a name in use with another capacity; None: resized below the claim's weight."""
         return denials.mismatch(self.terms, self.holder, capacity, self.same_store())
 
     def named(self, error: LockkitError) -> LockkitError:
-        """An error, with the name of the lock and, in a drained namespace, the command that ends the drain."""
+        """An error with the lock's name and, in a drained namespace, the command that ends the drain."""
         if isinstance(error, Drained) and error.hint is None:
             error.hint = f"try again when that is over; {denials.drain_ends(error.drain, self.same_store())}"
         return denials.named(error, self.terms.name)
@@ -291,7 +292,7 @@ class Attempt:
         return self._after(at, self._tries)
 
     def next_claim(self, at: float) -> float:
-        """When to send another claim: the same intervals, by the number of claims that ended without a usable grant."""
+        """When to send another claim: the same intervals, by the number of unusable claims."""
         self._unusable_claims += 1
         return self._after(at, self._unusable_claims)
 
@@ -313,7 +314,7 @@ class Attempt:
     def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
         """Note the failure of a request that was sent ``at``.
 
-        A request that failed only because the timeout left it little time does not replace an earlier failure, which says more.
+        A request that failed because the timeout left it little time does not replace an earlier failure.
         """
         if self._since is None:
             self._since = at
@@ -342,7 +343,7 @@ class Attempt:
     def report(self, answer: Queued, at: float) -> Generator[Effect, Any, None]:
         """Report that the claim is queued, and again after one minute, two, four, and so on.
 
-        An acquisition that waits in several queues reports once for all of them that it still waits.
+        One that waits in several queues reports only once that it still waits.
         """
         if at < self.warn_at:
             return

@@ -1,7 +1,8 @@
 """The heartbeat of a client: which claims are renewed when, and which holds have run out.
 
-This module only decides. A driver runs :meth:`Beats.beating` (renewals) and :meth:`Beats.looking` (losses), each when it is due, and
-performs their effects. A client has a thread for each, so that a hold is declared lost on time even while a renewal hangs.
+This module only decides. A driver runs :meth:`Beats.beating` (renewals) and :meth:`Beats.looking` (losses),
+each when it is due, and performs their effects. A client has a thread for each, so that a hold is declared
+lost on time even while a renewal hangs.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ __all__ = ["MOMENT", "Alarm", "Beats", "Waiter"]
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
 MOMENT = 0.05
-"""Seconds between two looks at an unfinished release or attempt. If no thread works on it at both, it counts as interrupted."""
+"""Seconds between two looks at an unfinished release or attempt, interrupted if both find no thread on it."""
 _COALESCE = 1.0 / 12.0
-"""A batch also takes claims that become due within this share of their ttl: a quarter of the interval between their renewals."""
+"""A batch also takes claims due within this share of their ttl, a quarter of the renewal interval."""
 _PATIENCE = 3
-"""Unanswered renewals of a waiting claim after which its thread is woken to ask the store: only that thread can report an outage and give up."""
+"""Unanswered renewals after which a waiter's thread is woken: only it can report an outage and give up."""
 
 
 class Alarm(Protocol):
@@ -89,15 +90,16 @@ class Beats:
     Args:
         now: CLOCK_BOOTTIME seconds.
         jitter: A random number in 0..1.
-        waiter_deadline: Seconds after which the store drops a silent waiter.
+        waiter_deadline: Seconds after which the store drops a waiter that sends nothing.
         request_timeout: Seconds that one batch may take.
         renewed: Called with the number of holds that a batch renewed.
 
     Attributes:
-        members: Held and waiting claims, by token; also those that are being released. A hold that has ended is not renewed.
-        untold: What holders have told with ``beat`` since their last renewal, by token.
-        releasing: Holds whose release has begun and has no report yet.
-        closing: Whether the client closes, or is closed: nothing is granted any more, and collected holds are released, not left to lapse.
+        members: Held and waiting claims, by token, also those being released. Ended holds are not renewed.
+        untold: The progress that holders reported with ``beat`` since their last renewal, by token.
+        releasing: Holds whose release has started and has no report yet.
+        closing: Whether the client closes, or is closed: nothing is granted any more, and collected holds are
+            released, not left to lapse.
         to_beat: The timer that calls :meth:`beating`.
         to_look: The timer that calls :meth:`looking`.
     """
@@ -159,7 +161,7 @@ class Beats:
         return waiter
 
     def withdraw(self, token: str) -> None:
-        """Stop renewing a claim: later batches leave it out, and an answer that is still under way changes nothing."""
+        """Stop renewing a claim: later batches leave it out, and a late answer changes nothing."""
         self.members.pop(token, None)
         self.untold.pop(token, None)
 
@@ -171,7 +173,7 @@ class Beats:
         self.releasing.pop(hold, None)
 
     def tell(self, token: str, progress: Progress) -> None:
-        """Have the next renewal of a hold followed by what its holder tells, in place of what it told before and is not written yet."""
+        """Have the next renewal of a hold followed by its holder's progress, in place of an unwritten one."""
         if token in self.members:
             self.untold[token] = progress
 
@@ -181,7 +183,7 @@ class Beats:
             self.members.pop(waiter.claim.token, None)
 
     def holds(self) -> list[Hold]:
-        """The holds of the client, including those that it has lost or begun to release."""
+        """The holds of the client, including those that it has lost or started to release."""
         return [member for member in list(self.members.values()) if isinstance(member, Hold)]
 
     def again(self, hold: Hold) -> None:
@@ -194,7 +196,7 @@ class Beats:
             self.to_look.poke(hold.expires)
 
     def suspect(self, token: str) -> None:
-        """Renew a hold now, to find out whether its claim is gone, as the store suspects. May be called from any thread."""
+        """Renew a hold now: the store suspects that its claim is gone. May be called from any thread."""
         member = self.members.get(token)
         if isinstance(member, Hold):
             member.next = min(member.next, self._now())
@@ -208,7 +210,7 @@ class Beats:
         """When :meth:`beating` is due."""
         return min([member.next for member in list(self.members.values())], default=math.inf)
 
-    # With ten thousand holds, hardly any of them is in the processor's cache when it is due, so each object that is read
+    # With ten thousand holds, hardly any is in the processor's cache when it is due: each object that is read
     # costs time. The code below reads only a few fields of each.
 
     def beating(self) -> Generator[Effect, Any, None]:
@@ -230,10 +232,10 @@ class Beats:
             yield from self._telling(renewed)
 
     def _telling(self, renewed: list[tuple[Hold | Waiter, float]]) -> Generator[Effect, Any, None]:
-        """Write what holders told into the notes of their claims, for those that were just renewed.
+        """Write the progress that holders reported into the notes of the claims that were just renewed.
 
-        Renewals come first. All of this takes at most a quarter of the time that any hold has left, and what does not get its turn waits
-        for the next renewal, as does the rest after the first request that fails.
+        Renewals come first. The writes take at most a quarter of the time that any hold has left. Those that
+        do not get their turn, and all after the first failure, wait for the next renewal.
         """
         now = self._now()
         ends = min([hold.expires for hold in self.holds() if hold.expires > now], default=math.inf)
@@ -258,7 +260,7 @@ class Beats:
                 self.untold.pop(token, None)
 
     def _wanted(self, members: list[Hold | Waiter]) -> list[Hold | Waiter]:
-        """The members that are still to be renewed; some may have been withdrawn, ended or lost while an earlier batch was under way."""
+        """The members still to be renewed: some may have ended, or been lost, during an earlier batch."""
         wanted, closing = [], self.closing
         for member in members:
             if isinstance(member, Hold) and (
@@ -276,7 +278,7 @@ class Beats:
         # One for all: claims that are due at nearly the same time share a batch anyway.
         chance = self._jitter()
         basis = ttl = after = 0.0
-        # A store may count from when it got the request, and on a busy machine the answer comes seconds later.
+        # A store may count from when it got the request; on a busy machine the answer comes seconds later.
         later = max(sent + self._interval, now + _RETRY)
         for member, moved_from in zip(members, before, strict=True):
             if not answered:
@@ -298,7 +300,7 @@ class Beats:
     def looking(self) -> Generator[Effect, Any, float]:
         """Declare lost every hold that has run out, even while a renewal hangs; return when to look again.
 
-        Run this again at the returned time, and sooner if a hold was added, dropped or planned anew, or its release was interrupted.
+        Run this sooner if a hold was added, dropped or planned anew, or its release was interrupted.
         """
         now = self._now()
         holds = self.holds()
@@ -340,13 +342,13 @@ class Beats:
                 self.over(hold)
                 continue
             self._cut_short.add(hold)
-            if hold in seen:  # the last look found it too, so it has not just begun
+            if hold in seen:  # the last look found it too, so it has not just started
                 yield GoOn(hold)
         return bool(self._cut_short)
 
 
 def _next_deadline(hold: Hold, now: float) -> float:
-    """When to look at a hold again. A process-bound hold whose renewals go unanswered is not lost, only not valid."""
+    """When to look at a hold again. A process-bound hold without answers is not lost, only not valid."""
     if hold.process_bound and not hold.dropped:
         terms = hold.claim.terms
         later = now + terms.ttl  # to find an interrupted release of it

@@ -1,12 +1,12 @@
-"""Have the chooser of a request tell which members of a pool will do now; see :class:`~lockkit.values.choosers.Chooser`.
+"""Ask a request's chooser which pool members will do now; see :class:`~lockkit.values.choosers.Chooser`.
 
 Rules kept here:
 
 - A chooser is asked when the request reaches the gate, and then every few seconds as long as it waits.
-- A member does from when a choice names it until a choice does not. One that the request holds is given back only if a choice refuses it.
+- A member will do while the last choice names it. A held one is given back only if a choice refuses it.
 - A member that is not as it should be after its grant is left out until the next choice.
-- A request that could not be met even if all held members came free, as a choice says, leaves the gate and gives back what it has
-  got. It queues again when a choice says otherwise.
+- A request that could not be met even if all held members came free, as a choice says, leaves the gate and
+  gives back what it has got. It queues again when a choice says otherwise.
 - A chooser that gives no answer in time, or no proper one, ends the request.
 """
 
@@ -31,14 +31,14 @@ _LEAST = 0.05
 
 
 class Choosing(NoChooser):
-    """Tells which of the candidates will do now, as a chooser says.
+    """The candidates that will do now, as a chooser says.
 
     Args:
         chooser: The chooser.
         pool: The pool, for errors.
         members: All members of the pool.
-        names: The members that the request names, and that have room for it. The chooser's words about others are ignored.
-        together: Is told why other members do not do.
+        names: The named members that have room for the request. Others in a choice are ignored.
+        together: Gets the reasons why other members do not do.
         gate: The attempt for the gate.
         now: CLOCK_BOOTTIME seconds.
     """
@@ -133,11 +133,7 @@ class Choosing(NoChooser):
         return min(max(gate.deadline - now, _LEAST), OUTAGE_LIMIT)
 
     def _check(self, choice: object) -> None:
-        """Check the answer of the chooser.
-
-        Raises:
-            ConfigError: The answer is not a `Choice`, or names a member that the pool does not have.
-        """
+        """Raise ConfigError if the answer is not a `Choice`, or names a member that is not in the pool."""
         if not isinstance(choice, Choice):
             raise ConfigError(
                 f"the chooser of pool {self._pool!r} must return a lockkit.Choice, not {choice!r}",
@@ -153,7 +149,7 @@ class Choosing(NoChooser):
 
 
 def _wrong(choice: Choice) -> str | None:
-    """Tell what is of a wrong type in a choice; None if nothing is."""
+    """Name what is of a wrong type in a choice; None if nothing is."""
     order: object = choice.order
     if isinstance(order, str) or not isinstance(order, Sequence) or not all(map(_text, order)):
         return f"order must be a list of members, not {order!r}"

@@ -1,24 +1,24 @@
 """Acquire several locks together: all of them, any one of them, or some members of a pool.
 
-The generators here run one :func:`~lockkit.protocol.acquiring.acquiring` for each lock and pass its requests on. When all of them
-wait, they yield one :class:`~lockkit.protocol.effects.WaitForAny`.
+The generators here run one :func:`~lockkit.protocol.acquiring.acquiring` for each lock and pass its requests
+on. When all of them wait, they yield one :class:`~lockkit.protocol.effects.WaitForAny`.
 
 Rules kept here:
 
-- *All of them*: one lock after the other, in the order of the names, so that no two such acquisitions wait for each other.
-- *Any of them*: a claim in each queue. The first grant wins, and every other claim is given back. Nothing is held while it waits.
-- *Some of them*: the members of a pool stand behind one **gate**, a mutex. Only its holder asks for members. It keeps what it gets, and
-  passes the gate on when it has enough or gives up. Otherwise two that want two members each could get one each, and wait for ever.
-  One that loses the gate stops, and gives its members back.
-- A member that stands within another one is held by two claims, one in the queue of each. One claim without the other is given back.
-- Which members will do may change while a request waits (:mod:`lockkit.protocol.choosing`). A claim for one that no longer does is given up.
-- A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
-- What is held before all is held lapses like a waiter, not like a holder: whoever is stopped while it waits must not keep it. So a claim becomes
-  process-bound only then.
-- If a hold is lost while the acquisition still waits, the acquisition fails; if it was only not renewed in time, its caller begins anew.
-- A lock that the store refuses for good, as one with a damaged claim, is left out as long as enough others remain.
-- The time is compared before each further lock: many requests that are each answered soon take long together. A whole that is
-  complete is kept, even if the time is up.
+- *All of them*: one lock after the other, by name, so that no two such acquisitions wait for each other.
+- *Any of them*: a claim in each queue. The first grant wins, and every other claim is given back.
+- *Some of them*: the members of a pool have one **gate**, a mutex. Only its holder asks for members. It keeps
+  what it gets, and passes the gate on when it has enough or gives up. Otherwise two that want two members
+  each could get one each, and wait for ever. One that loses the gate stops, and gives its members back.
+- Two claims, one in the queue of each, hold a member within another one. One without the other is given back.
+- Which members will do may change while a request waits (:mod:`lockkit.protocol.choosing`). A claim for a
+  member that no longer does is given up.
+- A failure leaves nothing behind: all is given back, last first, before the error is raised.
+- Until all is held, a claim lapses like a waiter, not like a holder, because a stopped process must not keep
+  it. So a claim becomes process-bound only then.
+- If a hold is lost meanwhile, the acquisition fails; if it was just renewed too late, the caller starts anew.
+- A lock that the store refuses for good, for a damaged claim perhaps, is left out while enough others remain.
+- The time is checked before each further lock: many quick requests add up. A complete whole is kept.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ Steps = Generator[Effect, Any, "list[Attempt] | None"]
 
 
 class PlaceLost(LeaseLost):
-    """Raised while an acquisition waits: a hold that it has got already was not renewed in time, as that of a process that was stopped for a while.
+    """Raised while an acquisition waits: one of its holds was not renewed in time, as in a stopped process.
 
-    A request that waits begins anew then. Users see the LeaseLost that :meth:`plain` returns.
+    A request that waits starts anew then. Users see the LeaseLost that :meth:`plain` returns.
     """
 
     def plain(self) -> LeaseLost:
@@ -67,11 +67,11 @@ class PlaceLost(LeaseLost):
 class NoChooser:
     """The absence of a chooser: all candidates will do, in the given order.
 
-    :class:`~lockkit.protocol.choosing.Choosing`, which asks one, stands in its place.
+    :class:`~lockkit.protocol.choosing.Choosing`, which asks a chooser, takes its place.
 
     Attributes:
         until: CLOCK_BOOTTIME seconds at which to ask again; None for never.
-        outside: Whether the request must not keep others waiting, because it could not be met now even if all held members came free.
+        outside: Whether the request must not delay others: even all held members could not meet it.
     """
 
     until: float | None = None
@@ -99,9 +99,9 @@ def all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Ste
     """Acquire all of several locks, one after the other.
 
     Args:
-        together: Gets the attempts that have begun.
+        together: Gets the attempts that have started.
         attempts: One for each lock, sorted; all with the same deadline.
-        tools: The things of its client that it needs.
+        tools: The parts of its client that it needs.
 
     Raises:
         LeaseLost: A hold was lost while the acquisition waited for another lock.
@@ -124,10 +124,10 @@ def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attemp
     """Acquire one of several locks: the first that is free, else the one whose turn comes first.
 
     Args:
-        together: Gets the attempts that have begun.
+        together: Gets the attempts that have started.
         tries: One for each lock that does not wait, in order of preference.
         claims: One for each lock that waits, in the same order; none for an acquisition that does not wait.
-        tools: The things of its client that it needs.
+        tools: The parts of its client that it needs.
 
     Raises:
         DeadlockDetected: The thread or task would wait for itself at each of the locks.
@@ -169,18 +169,18 @@ def some_of(
     """Acquire some members of a pool: those that are free now, in order, and then those that come free.
 
     Args:
-        together: Gets the attempts that have begun.
+        together: Gets the attempts that have started.
         pool: The pool, for errors.
         gate: The attempt for the gate. It waits if the acquisition does.
-        candidates: The members that would do, in order of preference. Any ``count`` of them must fit beside each other.
+        candidates: The members that would do, the best first. Any ``count`` of them must fit together.
         count: The number of members.
-        tools: The things of its client that it needs.
-        members: Tells which of the candidates will do now.
+        tools: The parts of its client that it needs.
+        members: Decides which of the candidates will do now.
 
     Raises:
         LeaseLost: The gate, or a member that it had got already, was lost while it waited for the others.
-        DeadlockDetected: The thread or task would wait for itself at so many of the members that too few are left.
-        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed; or as ``members`` raises it.
+        DeadlockDetected: The thread or task would wait for itself at too many of the members.
+        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, or as ``members``.
     """
     got: dict[str, Sequence[Attempt]] = {}
     steps = _some_of(together, gate, candidates, count, tools, members, got)
@@ -239,7 +239,7 @@ def _explain_timeout(
         raise denials.too_few(error, pool, have, count, together.refused) from None
 
 
-# -- what they have in common
+# -- parts of all three
 
 
 def _leaving_nothing(together: Together, steps: Steps, tools: Tools) -> Steps:
@@ -254,7 +254,7 @@ def _leaving_nothing(together: Together, steps: Steps, tools: Tools) -> Steps:
 
 
 def _completing(attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, Any, None]:
-    """Have the store keep what is held by the terms of a hold, now that it is complete.
+    """Have the store keep a complete acquisition by the terms of a hold.
 
     Raises:
         PlaceLost, LeaseLost: A hold was lost before.
@@ -295,7 +295,7 @@ def _giving_up(attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, A
 def _run_one(
     together: Together, attempts: Sequence[Attempt], tools: Tools, *, others: bool = False
 ) -> Generator[Effect, Any, bool]:
-    """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost.
+    """Run one attempt, or two that hold together, to the end; whether they hold. No hold may be lost then.
 
     With ``others`` an attempt that the store refuses for good does not hold; without, its error is raised.
     """
@@ -327,10 +327,10 @@ def _wait_for_first(
     members: NoChooser,
     got: dict[str, Sequence[Attempt]],
 ) -> Generator[Effect, Any, None]:
-    """Queue with several candidates at once until ``count`` hold. The caller gives the others up.
+    """Queue with several candidates at once until ``count`` hold. The caller gives up the others.
 
-    A candidate at which the thread or task would wait for itself, or that the store refuses for good, is left out as long as enough
-    others remain. ``got`` has the candidates that hold already, with what holds them, and gets the others.
+    A candidate that would be a self-deadlock, or that the store refuses for good, is left out while enough
+    others remain. ``got`` has the candidates that hold already, with their attempts, and gets the others.
     """
     waiting: dict[str, Run] = {}
     told = TogetherTold(together, gate, [one.name for one in candidates], count, tools.now())
@@ -385,7 +385,7 @@ def _wait_for_first(
 def _stand_outside(
     together: Together, gate: Attempt | None, tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, None]:
-    """Leave the gate while the request could not be met even if all held members came free, as the chooser says. Then queue again, behind all others."""
+    """Leave the gate while the chooser says that not even all held members would do; then queue again."""
     while members.outside and gate is not None:
         yield from _giving_up((gate,), tools)
         yield from _until_inside(members)
@@ -404,10 +404,7 @@ def _until_inside(members: NoChooser) -> Generator[Effect, Any, None]:
 def _still_good(
     newest: str, got: dict[str, Sequence[Attempt]], tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, bool]:
-    """Judge once more the members that were granted before the newest one, perhaps hours ago, and give up those that are not as they should be.
-
-    Returns whether all are.
-    """
+    """Judge older grants than the newest once more, and give up bad members; whether all are good."""
     count = len(got)
     for name in [name for name in got if name != newest]:
         if not (yield from members.judge(name)):
@@ -426,7 +423,7 @@ def _dropping(
 
 
 def _name_group(candidates: Sequence[Candidate], group: str, count: int) -> None:
-    """Write into each claim, for the deadlock search, how many candidates there are and how many are needed. Candidates that were left out do not count."""
+    """Note in each claim, for the deadlock search, how many candidates are left and how many are needed."""
     of = len(candidates)
     for candidate in candidates:
         for attempt in candidate.claims:
@@ -442,7 +439,7 @@ def _raise_if_lost(holds: Sequence[Hold], now: float = 0.0) -> None:
 
     Args:
         holds: The holds.
-        now: The time, if they are about to be handed over: the heartbeat may not have noticed yet that one has run out.
+        now: The time, before they are handed over: the heartbeat may not have noticed yet that one ran out.
 
     Raises:
         PlaceLost: One was not renewed in time.

@@ -1,11 +1,11 @@
-"""Deadlocks among several threads or tasks, of any process and host: each holds what another one waits for.
+"""Deadlocks among threads or tasks of any process and host: each holds what another one waits for.
 
-A waiting claim says in its note which claims its thread or task holds (:class:`WaitFacts`). So an edge joins claims of one thread or
-task, never of one process, and a lease that was detached, which its taker no longer has to release, makes no edge. A claim that says nothing, of an
-older lockkit for instance, may go away at any time.
+A waiting claim says in its note which claims its thread or task holds (:class:`WaitFacts`). So an edge joins
+claims of one thread or task, never of one process. A detached lease, which its taker need not release, makes
+no edge. A claim that says nothing, of an older lockkit for instance, may go away at any time.
 
-Looks are not atomic: each reads one queue after the other. So only what two looks have found alike counts. Between the two, all of
-it was there at one time; and a deadlock does not go away by itself.
+Looks are not atomic: each reads one queue after the other. So only findings of two looks count. Between the
+two, all of it was there at one time; and a deadlock does not go away by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lockkit.values.names import claim_id
 __all__ = ["BETWEEN", "KEY", "Look", "Search", "WaitFacts", "error", "look"]
 
 KEY = "waits"
-"""The key, below lockkit's own key of a note, under which a waiting claim says what its thread or task holds."""
+"""The key, below lockkit's own key of a note, for the claims that a waiter's thread or task holds."""
 BETWEEN = 2.0
 """Seconds between two looks that must find the same."""
 _BEFORE_TELLING = 1.0
@@ -33,13 +33,13 @@ _BEFORE_TELLING = 1.0
 _MOST_NAMES = 1000
 """The number of names up to which a waiting thread looks at all of them."""
 _MOST_HOLDS = 64
-"""The number of held claims that a note names. With fewer edges a deadlock is overlooked, and none is made up."""
+"""The number of held claims that a note names. Fewer edges hide a deadlock, and never make one up."""
 _LONGEST = 15.0
-"""Seconds between two looks of a waiting thread, at most; after each look in vain they double."""
+"""Most seconds between two looks of a waiting thread; they double after each look in vain."""
 
 
 class WaitFacts(NamedTuple):
-    """Facts that a waiting claim tells about its thread or task.
+    """Facts in a waiting claim about its thread or task.
 
     Attributes:
         holds: The ids of the claims that the thread or task holds, and releases only after this wait.
@@ -69,7 +69,7 @@ class WaitFacts(NamedTuple):
 
     @classmethod
     def of_claim(cls, claim: ClaimInfo) -> WaitFacts | None:
-        """Read the facts that a claim tells; None if it tells nothing, or nothing that can be understood."""
+        """Read the facts in a claim; None if it has none, or none that can be understood."""
         own = claim.note.get(RESERVED)
         waits = own.get(KEY) if isinstance(own, Mapping) else None
         if not isinstance(waits, Mapping):
@@ -90,7 +90,7 @@ class WaitFacts(NamedTuple):
 
 
 class _Stuck(NamedTuple):
-    """A claim that may be stuck: as far as two looks have to find it alike."""
+    """A claim that may be stuck: the fields that two looks must find alike."""
 
     name: str
     claim_id: str
@@ -118,7 +118,7 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
 
     Args:
         queues: The queues, read one after the other.
-        before: The claims that were stuck at an earlier look, and have to be as they were; None at the first look.
+        before: The claims that were stuck at an earlier look, to be found unchanged; None at the first look.
     """
     infos: dict[_Stuck, ClaimInfo] = {}
     lines: list[list[_Stuck]] = []
@@ -136,7 +136,7 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
     deadlocks = [
         _told(knot, infos)
         for knot in _knots(stuck)
-        # A group of waiters that also waits for another deadlock is no deadlock of its own: it goes on when that one ends.
+        # Waiters that also wait for another deadlock are no deadlock of their own: they go on when it ends.
         if knot
         <= {one for line in _stuck([[one for one in line if one in knot] for line in stuck]) for one in line}
     ]
@@ -144,7 +144,7 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
 
 
 def _candidate(claim: ClaimInfo) -> _Stuck | None:
-    """The claim, if it can be stuck at all: it holds, or it waits and says for whom. All others may go away by themselves."""
+    """The claim, if it can be stuck: it holds, or it waits and says for whom. Others may go away."""
     if claim.evicted or claim.state not in ("HELD", "WAITING"):
         return None
     if claim.state == "WAITING" and claim.process == "gone":  # it lapses
@@ -167,11 +167,11 @@ def _groups(lines: Iterable[Iterable[_Stuck]]) -> dict[str, list[_Stuck]]:
 
 
 def _stuck(lines: list[list[_Stuck]]) -> list[list[_Stuck]]:
-    """The claims, of those given, that neither can be granted nor go away, as long as all others do: the largest such set.
+    """The largest set of the given claims that stay even if all others are granted and go away.
 
-    - A claim holds only together with all claims ahead of it. So a waiting claim is stuck if it does not fit beside those ahead
-      of it that are stuck.
-    - An acquisition that waits in several queues is stuck if too few of its claims are left that are not.
+    - A claim holds only together with all claims ahead of it. So a waiting claim is stuck if it does not fit
+      beside those ahead of it that are stuck.
+    - An acquisition that waits in several queues is stuck if too few of its claims are not.
     - A held claim is stuck if an acquisition is that has to end before it is released.
     """
     while True:
@@ -207,7 +207,7 @@ def _not_fitting(line: Iterable[_Stuck]) -> Iterator[_Stuck]:
 
 
 def _knots(stuck: list[list[_Stuck]]) -> list[frozenset[_Stuck]]:
-    """The claims of each set of acquisitions that all wait for each other, with the held claims for which they wait."""
+    """The claims of each set of acquisitions that wait for each other, with the held claims they wait for."""
     groups = _groups(stuck)
     holders: dict[str, set[str]] = {}
     for group, members in groups.items():
@@ -263,7 +263,7 @@ def _components(after: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def _visit(start: str, after: Mapping[str, set[str]], seen: set[str], order: list[str]) -> None:
-    """Add what can be reached from a node and was not seen, each after all that it leads to."""
+    """Add the unseen nodes that can be reached from a node, each after all that it leads to."""
     if start in seen:
         return
     seen.add(start)
@@ -297,12 +297,12 @@ def _told(knot: frozenset[_Stuck], infos: Mapping[_Stuck, ClaimInfo]) -> Deadloc
 
 
 class Search:
-    """The part of a wait that tells others what its thread or task holds, and that looks for deadlocks.
+    """The part of a wait that publishes what its thread or task holds, and looks for deadlocks.
 
     Args:
-        claim: The claim, which stands in the queue.
-        facts: The facts to tell at the start.
-        start: CLOCK_BOOTTIME seconds at which the wait began.
+        claim: The claim, which is in the queue.
+        facts: The facts to publish at the start.
+        start: CLOCK_BOOTTIME seconds at which the wait started.
 
     Attributes:
         due: CLOCK_BOOTTIME seconds at which to go on.
@@ -325,12 +325,12 @@ class Search:
     def steps(
         self, now: Now, budget: Callable[[float], float], telling: Callable[[], WaitFacts]
     ) -> Generator[Effect, Any, Deadlock | None]:
-        """Tell what is to be told, and look for a deadlock, if it is time. Failures are ignored: another look comes.
+        """Publish new facts, and look for a deadlock, if it is time. Failures are left to the next look.
 
         Args:
             now: CLOCK_BOOTTIME seconds.
             budget: Seconds that a request may take.
-            telling: Returns the facts to tell now.
+            telling: Returns the facts to publish now.
 
         Returns:
             The deadlock that this wait is to end.
@@ -339,7 +339,7 @@ class Search:
         if self._told is None and at < self.due:
             return None
         facts = telling()
-        if self._told is not None and facts != self._told:  # a lease was detached: tell at once
+        if self._told is not None and facts != self._told:  # a lease was detached: publish at once
             self._told, self.due = None, at
         if at < self.due:
             return None
@@ -399,5 +399,6 @@ def error(claim: Claim, deadlock: Deadlock, who: str) -> DeadlockDetected:
         f"this {who} waits for {name!r} in a deadlock: {deadlock}",
         name=name,
         holder=next((held for held in deadlock.holders if held.name == name), None),
-        hint="release what you hold and begin again; take together what you need together: client.all_of([...])",
+        hint="release what you hold and begin again; "
+        "take together what you need together: client.all_of([...])",
     )

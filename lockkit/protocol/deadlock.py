@@ -1,7 +1,7 @@
 """Self-deadlock: a thread or task must not wait for what it holds itself.
 
-The client knows the holds of a thread or task; only the store knows which claims stand between those holds and a new claim. A
-queue grows only at its tail. So the store is asked once, when the new claim is in the queue, and the answer stays true.
+The client knows the holds of a thread or task; only the store knows which claims are between those holds and
+a new claim. A queue grows only at its tail: one answer, once the new claim is in the queue, stays true.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lockkit.values.names import claim_id
 __all__ = ["refuse", "told", "who_waits_for"]
 
 _SECOND_LOOK = 0.1
-"""Seconds between two looks at the queue. A claim that does not wait may be in the queue for a moment, so only a claim that both looks find counts."""
+"""Seconds between two looks at the queue. Only a claim that both find counts: a try is there for a moment."""
 
 _DETACH = (
     "call lease.detach() right after the acquire, if another task or thread releases it: "
@@ -32,7 +32,7 @@ _DETACH = (
 
 
 def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
-    """Refuse a wait that cannot end, as far as the client can tell without asking the store.
+    """Refuse a wait that cannot end, as far as the client knows without asking the store.
 
     Args:
         terms: The terms of the new claim.
@@ -63,11 +63,11 @@ def who_waits_for(
 ) -> Generator[Effect, Any, ClaimInfo | Literal["nobody", "unknown"]]:
     """Find a claim that makes a thread or task wait for itself.
 
-    Such a claim stands between the holds that the thread or task has and its new claim, and cannot hold before they are released.
+    Such a claim is between the holds of the thread or task and its new claim, and cannot hold before them.
 
     Args:
         mine: The holds of the name that the thread or task has.
-        claim: The new claim, which stands in the queue.
+        claim: The new claim, which is in the queue.
         now: CLOCK_BOOTTIME seconds.
         budget: Seconds that a request may take, by the time at which it is sent.
     """
@@ -103,7 +103,7 @@ def told(claim: Claim, between: ClaimInfo, who: str, wall: float) -> DeadlockDet
 
     Args:
         claim: The new claim.
-        between: The claim that stands in between.
+        between: The claim between the two.
         who: "thread" or "task", for the message.
         wall: Seconds since the epoch.
     """
@@ -112,7 +112,8 @@ def told(claim: Claim, between: ClaimInfo, who: str, wall: float) -> DeadlockDet
         between.kind, f"for {between.weight} of {between.capacity}"
     )
     return DeadlockDetected(
-        f"this {who} holds {name!r} and would wait for itself: {between.owner} came first, has waited {wants} for {waited}, "
+        f"this {who} holds {name!r} and would wait for itself: "
+        f"{between.owner} came first, has waited {wants} for {waited}, "
         f"and has to wait until this {who} releases",
         name=name,
         holder=between,

@@ -43,14 +43,11 @@ __all__ = [
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
-    """Describe a claim: ``held by ann@box pid 4711 (sleep), 12 s``, or ``next is ...`` if the claim is itself waiting.
+    """Describe a claim: ``held by ann@box pid 4711 (sleep), 12 s``, or ``next is ...`` if the claim waits.
 
-    A claim of this very process is described with the file and line that acquired it, and that of a ``lockkit run`` or task around this program
-    as such: a program may wait for itself.
-
-    Args:
-        claim: The claim that is in the way.
-        wall: Seconds since the epoch.
+    A program may wait for itself: the description of a claim of this process has the file and line that
+    acquired it, and a claim of a ``lockkit run`` or task around this program is described as such. ``wall``:
+    the time, in seconds since the epoch.
     """
     verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
     place = held_at(claim)
@@ -60,12 +57,12 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
 
 
 def around(claim_id: object) -> str:
-    """Words to go behind the owner of a claim: ``, the lockkit run or task around this program``; empty if it is another one."""
+    """The words ``, the lockkit run or task around this program``, for the owner of its claim; else empty."""
     return ", the lockkit run or task around this program" if is_around(claim_id) else ""
 
 
 def because(claim: ClaimInfo) -> str:
-    """The reason that the owner of a claim gave, to go behind its description: ``, for: nightly reindex``; empty if there is none."""
+    """The reason given with a claim, to append: ``, for: nightly reindex``; empty if there is none."""
     return f", for: {printable(claim.reason)}" if claim.reason else ""
 
 
@@ -75,12 +72,12 @@ def held_at(claim: ClaimInfo | None) -> str | None:
 
 
 def held_claim(claim: ClaimInfo | None) -> str | None:
-    """The id of a claim that holds; None if it is only ahead in the queue. The holder's own journal must have it."""
+    """The id of a claim that holds, for the holder's own journal; None if it is only ahead in the queue."""
     return None if claim is None or claim.state != "HELD" else claim.claim_id
 
 
 def hold_of(claim: ClaimInfo | None) -> Hold | None:
-    """The hold of a claim that this very process acquired, through any client; None if it does not hold the claim."""
+    """The hold of a claim that this very process acquired, through any client; None for other claims."""
     return None if claim is None else held_here(claim.name, claim.claim_id)
 
 
@@ -134,7 +131,7 @@ def busy(names: Sequence[str], last: str, holder: ClaimInfo | None, wall: float)
 
 
 def none_in_time(error: AcquireTimeout, names: Sequence[str]) -> AcquireTimeout:
-    """The error for a wait for any of several locks, made from that for one of them."""
+    """The error for a wait for any of several locks, made from the error for one of them."""
     if len(names) == 1:
         return error
     text = f"none of {listed(names)} came free in time: {error.message}"
@@ -162,12 +159,12 @@ def too_few(
 
 
 def reasons_tail(refused: Mapping[str, str]) -> str:
-    """Why members of a pool do not do, to go behind a sentence: ``; 'GPU-1' will not do: used by ann (pid 4711)``; empty if there is none."""
+    """The reasons against pool members, to append: ``; 'GPU-1' will not do: used by ann (pid 4711)``."""
     return "".join(f"; {member!r} will not do: {printable(why)}" for member, why in refused.items())
 
 
 def none_will_do(pool: str, waited: float) -> AcquireTimeout:
-    """The error for a request whose time is up while too few members of its pool will do; ``waited`` in seconds."""
+    """The error for a request whose time is up while too few members will do; ``waited`` in seconds."""
     return AcquireTimeout(
         f"timed out after {durations.show(waited)}: too few members would do",
         name=pool,
@@ -185,7 +182,7 @@ def no_choice(pool: str, chooser: str, budget: float) -> BackendUnavailable:
 
 
 def no_choice_in_time(pool: str, chooser: str, waited: float) -> AcquireTimeout:
-    """The error for a request whose time is up while its chooser, as errors call it, is asked; ``waited`` in seconds."""
+    """The error for a request whose time is up while its chooser is asked; ``waited`` in seconds."""
     return AcquireTimeout(
         f"timed out after {durations.show(waited)}, while {chooser} gave no answer",
         name=pool,
@@ -194,7 +191,7 @@ def no_choice_in_time(pool: str, chooser: str, waited: float) -> AcquireTimeout:
 
 
 def too_slow(name: str, took: float) -> BackendUnavailable:
-    """The error for an acquire that does not wait, when the requests before that for ``name`` took too long, in seconds."""
+    """The error for an acquire that does not wait, after ``took`` seconds for the locks before ``name``."""
     return BackendUnavailable(
         f"the store took {durations.show(took)} to answer for the locks before {name!r}",
         name=name,
@@ -217,7 +214,7 @@ def mismatch(
     Args:
         terms: The terms of the claim.
         holder: The claim that was last seen in the way.
-        capacity: The capacity that the others use; None if a resize made the capacity too small for the claim.
+        capacity: The capacity that others use; None if a resize made it smaller than the claim's weight.
         store: How a suggested command uses the same store.
     """
     name = terms.name
@@ -241,7 +238,7 @@ def drain_ends(drain: Drain, store: SameStore = HERE) -> str:
     """How the user ends a drain: ``to end it: lockkit undrain NAMESPACE``.
 
     Args:
-        drain: The mark of the namespace. If it stands in a part of the store only, repeating the drain is another way out.
+        drain: The mark of the namespace. If only a part of the store has it, repeating the drain also helps.
         store: How a suggested command uses the same store.
     """
     if not store.reachable:
@@ -264,18 +261,21 @@ def drain_unsure(namespace: str, store: SameStore, *, ended: bool) -> str:
     line = _of_namespace("undrain", namespace, store) if store.reachable else "client.undrain()"
     if ended:
         return f"namespace {namespace!r} may be drained still, wholly or in part; repeat{store.first}: {line}"
-    return f"namespace {namespace!r} may be drained now, wholly or in part; repeat the drain, or end it{store.first}: {line}"
+    return (
+        f"namespace {namespace!r} may be drained now, wholly or in part; "
+        f"repeat the drain, or end it{store.first}: {line}"
+    )
 
 
 def _of_namespace(command: str, namespace: str, store: SameStore) -> str:
-    """A command about a namespace, which need not be named once more if the options select it."""
+    """A command about a namespace, which is left out if the options select it."""
     if f"{store.options} ".endswith(f" --namespace {quoted(namespace)} "):
         return f"lockkit {command}{store.options}"
     return command_line(command, namespace, options=store.options)
 
 
 def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:
-    """The error to raise if no usable answer follows this one; None if the wait simply goes on with another claim."""
+    """The error to raise if no usable answer follows this one; None if the wait just goes on."""
     if isinstance(answer, Granted):
         lasts = f"ttl {durations.show(terms.ttl)}"
         if terms.max_hold is not None:

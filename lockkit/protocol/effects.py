@@ -1,13 +1,15 @@
 """The effects that a protocol generator asks its driver to perform.
 
-A driver performs an effect and sends its result back into the generator, or throws the exception that the effect raised:
-:class:`~lockkit.store.spi.Refused` or :class:`~lockkit.store.spi.Unknown` from a request, or any ``BaseException`` that interrupted
-the effect. The generators read no clock, start no thread and open no socket; they get ``now`` as an argument.
+A driver performs an effect and sends its result back into the generator, or throws the exception that the
+effect raised: :class:`~lockkit.store.spi.Refused` or :class:`~lockkit.store.spi.Unknown` from a request, or
+any ``BaseException`` that interrupted the effect. The generators read no clock, start no thread and open no
+socket; they get ``now`` as an argument.
 
-There are four kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`) and takes at most its
-``budget``, in seconds. A :data:`Choice <CHOICES>` asks an object of the user (:func:`lockkit.protocol.running.ask_chooser`), and takes at most its
-``budget`` as well. A :data:`Wait` may block until the time that it names. All other effects never block. Choices, :class:`WaitForAny` and
-:class:`Keep` come only from acquisitions of several locks (:mod:`lockkit.protocol.composing`).
+There are four kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`)
+and takes at most its ``budget``, in seconds. A :data:`Choice <CHOICES>` asks an object of the user
+(:func:`lockkit.protocol.running.ask_chooser`), within its ``budget`` as well. A :data:`Wait` may block until
+the time that it names. All other effects never block. Choices, :class:`WaitForAny` and :class:`Keep` come
+only from acquisitions of several locks (:mod:`lockkit.protocol.composing`).
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ Now: TypeAlias = Callable[[], float]
 
 
 class Acquire(NamedTuple):
-    """Ask for a claim, and append it to its queue if ``create``. Result: an :data:`~lockkit.store.spi.Answer`."""
+    """Ask for a claim; append it to its queue if ``create``. Result: an :data:`~lockkit.store.spi.Answer`."""
 
     claim: Claim
     create: bool
@@ -109,8 +111,7 @@ class EmergencyRelease(NamedTuple):
 class RemoveMany(NamedTuple):
     """Remove many claims, of a store that can do so at once.
 
-    Result: for each claim None if its answer is definite, otherwise its :class:`~lockkit.store.spi.Refused` or
-    :class:`~lockkit.store.spi.Unknown`.
+    Result: for each claim None, if its answer is definite, or its Refused or Unknown.
     """
 
     removals: Sequence[Removal]
@@ -149,7 +150,7 @@ class Extend(NamedTuple):
 
 Removing: TypeAlias = Release | Abandon | EmergencyRelease
 OnThreads: TypeAlias = Inspect | ListNames | Annotate | Extend
-"""A request that is rare, so that a store has no exchange for it: an event loop has it made on a thread."""
+"""A rare request, for which stores have no exchange: an event loop has it made on a thread."""
 ON_THREADS = (Inspect, ListNames, Annotate, Extend)
 Request: TypeAlias = Acquire | Renew | Removing | RemoveMany | OnThreads
 """An effect that asks the store."""
@@ -157,7 +158,7 @@ REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, RemoveMany, *ON_
 
 
 class WaitForWake(NamedTuple):
-    """Wait until the claim's watch or the heartbeat wakes the waiter, or until ``until``. The heartbeat renews the claim meanwhile.
+    """Wait for a wake by the claim's watch or the heartbeat, which renews the claim, or until ``until``.
 
     ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: None.
     """
@@ -176,10 +177,10 @@ class Pause(NamedTuple):
 
 
 class WaitForAny(NamedTuple):
-    """Wait until one of several attempts is woken or due, or one of the holds in ``held`` is lost; the heartbeat goes on meanwhile.
+    """Wait until an attempt is woken or due, or a hold in ``held`` is lost; the heartbeat goes on meanwhile.
 
-    ``waits`` has the wait of each attempt by its number. ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: the numbers of the
-    attempts that were woken or are due; none if only a hold was lost, or the time is up.
+    ``waits`` has the wait of each attempt by its number. ``until`` is CLOCK_BOOTTIME seconds, None for no
+    limit. Result: the numbers of the attempts that were woken or are due, if any.
     """
 
     waits: Mapping[int, WaitForWake | Pause]
@@ -188,9 +189,10 @@ class WaitForAny(NamedTuple):
 
 
 class Choose(NamedTuple):
-    """Ask the chooser of a request which members will do now, beside those that are ``held``. Result: a :class:`~lockkit.values.choosers.Choice`.
+    """Ask a chooser for members, beside those ``held``. Result: a :class:`~lockkit.values.choosers.Choice`.
 
-    The driver asks on another thread, because the chooser is code of the user that may hang. Without an answer within the budget it raises Refused.
+    The driver asks on another thread, because the chooser is code of the user that may hang. Without an
+    answer within the budget it raises Refused.
     """
 
     chooser: Chooser
@@ -199,7 +201,7 @@ class Choose(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """Ask the chooser of a request about a member that was granted. Result: None if it will do, else the reason. Budget as for :class:`Choose`."""
+    """Ask the chooser about a granted member, like :class:`Choose`. Result: None, or why it will not do."""
 
     chooser: Chooser
     member: str
@@ -217,13 +219,13 @@ class Keep(NamedTuple):
 
 
 class Withdraw(NamedTuple):
-    """Take the claim out of the heartbeat for good: once this returns, nothing renews the claim. Result: None."""
+    """Take the claim out of the heartbeat for good: nothing renews the claim afterwards. Result: None."""
 
     claim: Claim
 
 
 class Orphan(NamedTuple):
-    """Have the background remove the claim, no sooner than ``after``, and try until the answer is definite. Never blocks or fails."""
+    """Remove the claim in the background, from ``after`` on, for certain. Never blocks or fails."""
 
     claim: Claim
     abandon: bool
@@ -236,37 +238,34 @@ class Orphan(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Report the loss of a hold, once, to its callbacks, the counters and the plugins. Never blocks or fails."""
+    """Report the loss of a hold, once, to its callbacks, counters and plugins. Never blocks or fails."""
 
     hold: Hold
     why: Reason
 
 
 class Asked(NamedTuple):
-    """Report requests to release a hold, each once, to its callbacks and the plugins. Never blocks or fails."""
+    """Report requests to release a hold, each once, to its callbacks and plugins. Never blocks or fails."""
 
     hold: Hold
     requests: Sequence[ReleaseRequest]
 
 
 class GoOn(NamedTuple):
-    """Resume an interrupted release on a thread of its own, unless a thread is working on it. Never blocks or fails."""
+    """Resume an interrupted release on its own thread, unless a thread works on it. Never blocks or fails."""
 
     hold: Hold
 
 
 class StartHook(NamedTuple):
-    """Start one cleanup hook on a thread of its own, with a budget, unless it has been started. Result: None.
-
-    A second start of the same hook does nothing, so an interrupted caller may simply repeat the effect.
-    """
+    """Start a cleanup hook on its own thread, with a budget; a repetition does nothing. Result: None."""
 
     plugin: str
     budget: float
 
 
 class AwaitHook(NamedTuple):
-    """Wait until a started hook ends or its budget is over; without ``wait``, only look. Result: a HookReport."""
+    """Wait until a started hook or its budget ends; only look without ``wait``. Result: a HookReport."""
 
     plugin: str
     wait: bool = True

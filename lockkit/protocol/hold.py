@@ -1,6 +1,6 @@
-"""Validity of a hold: computed from the clock at each question, never a flag that a heartbeat sets (S3, S5, S6).
+"""Validity of a hold: computed from the clock each time, never a flag that a heartbeat sets (S3, S5, S6).
 
-A :class:`Hold` is the state of one granted claim. The user's handle, the heartbeat and the release pipeline share it.
+A :class:`Hold` is one granted claim, shared by the user's handle, the heartbeat and the release pipeline.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
-"""The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
+"""The id of the claim whose cleanup hooks run here. A hook that releases it must not wait for its own end."""
 
 
 @lru_cache(maxsize=64)
 def span(ttl: float, drift: float, margin: float) -> float:
-    """Seconds from its basis for which a claim with this ttl is valid, on a store with this drift and margin."""
+    """Seconds from its basis for which a claim is valid, by its ttl and the store's drift and margin."""
     return ttl * (1.0 - drift) - margin
 
 
@@ -58,7 +58,7 @@ class Handle(Protocol):
 
     @property
     def level(self) -> Level[Any]:
-        """The level of the hold that it is the handle of."""
+        """The level of the hold to which the handle belongs."""
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
@@ -74,7 +74,7 @@ class Handle(Protocol):
 
 
 class Behind(Protocol):
-    """The devices that stand behind a lock, such as a GPU."""
+    """The devices of a lock, such as a GPU."""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -84,38 +84,37 @@ class Behind(Protocol):
 class Hold:
     """One granted claim, as its client knows it.
 
-    ``valid(now)`` is true only while the store still records the claim: no request that may remove the claim was sent, and ``now``
-    is before basis + ttl x (1 - drift) - margin and before since + max_hold. Once the claim may have lapsed, the hold is lost for
-    good, whichever thread notices first. Only a process-bound hold survives unanswered renewals, because its store keeps the claim
-    until the process dies.
+    ``valid(now)`` is true only while the store still records the claim: no request that may remove the claim
+    was sent, and ``now`` is before basis + ttl x (1 - drift) - margin and before since + max_hold. Once the
+    claim may have lapsed, the hold is lost for good, whichever thread notices first. Only a process-bound
+    hold survives unanswered renewals, because its store keeps the claim until the process dies.
 
     Attributes:
-        alarms: Functions to call, in the thread that notices, when the hold is lost. They neither block nor raise.
-        behind: The devices behind the lock; None for a plain lock.
-        basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
-        since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
-            later than the store's grant, from which the store counts max_hold. The basis may be older if the claim joined a
-            session, or a lease of the server, that was already running.
+        alarms: Functions to call, in the thread that notices, on a loss. They neither block nor raise.
+        behind: The devices of the lock; None for a plain lock.
+        basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the deadline was sent.
+        since: When the granted request was sent, or an earlier one whose answer, maybe a grant, was lost.
+            Never later than the store's grant, from which the store counts max_hold. The basis may be older
+            if the claim joined a session, or a lease of the server, that was already running.
         calls_last: Whether a handle has functions to call in the first layer of the release.
         left_calls: The calls of the handles of inner levels that were left.
-        levels: The levels, each with the handle that a user has; empty before the first was handed out. A lock sets the first, and
-            :meth:`enter` adds further ones.
+        levels: The levels, each with its handle; empty before the first was handed out.
         doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
-        closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
-        dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``levels`` still shows that.
-        expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
-        followers: Functions to call with ``expires``, in the thread that renews, whenever it moves. They neither block nor raise.
-        failures: Consecutive unanswered batches of renewals that contained the hold; belongs to the heartbeat, as ``next``.
-        key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
-        next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not, or no longer.
+        closing: Whether the release has started. Another thread resumes an interrupted release.
+        dropped: Whether the last handle was collected unreleased; see :attr:`collected`.
+        expires: CLOCK_BOOTTIME seconds until which the store certainly excludes others without a renewal.
+        followers: Functions that the renewing thread calls with each new ``expires``, like ``alarms``.
+        failures: Consecutive unanswered renewal batches with the hold; belongs to the heartbeat, as ``next``.
+        key: A weak reference to the thread or task that took the hold; None once detached.
+        next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not.
         origin: The process that acquired the hold; in a forked child the hold is inert.
-        taken_at: The place in the user's program that acquired the hold; None if that is not known.
+        taken_at: The place in the user's program that acquired the hold; None if unknown.
         ttl: Seconds that the store keeps the claim without renewal.
-        process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
-        turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
-        reserved_by: The thread or task that performs the release: the identifier of a thread, or a negative number for a task; 0 for nobody.
-        reserved_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
-        reserver_runs: Tells whether the event loop of the task runs. If it does not, another may take its place at once.
+        process_bound: Whether the store keeps the claim until the process dies, even without renewals.
+        turn: The mutex of the releasing thread. A task has it only from one of its waits to the next.
+        reserved_by: The releasing thread (its identifier) or task (a negative number); 0 for nobody.
+        reserved_until: CLOCK_BOOTTIME seconds until which the task keeps its place; then another may take it.
+        reserver_runs: Whether the event loop of the task runs. If it does not, another may take over at once.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
@@ -258,7 +257,7 @@ class Hold:
     def collected(self) -> bool:
         """Whether no handle is open, and at least one was collected unreleased.
 
-        A closed handle may still be referenced: a lock keeps that of a ``with lock:`` that a signal has interrupted.
+        A closed handle may still be referenced: a lock keeps that of an interrupted ``with lock:``.
         """
         return self.dropped or (bool(self.levels) and not self.has_other(None) and not self._all_left)
 
@@ -285,7 +284,7 @@ class Hold:
 
     @property
     def last_calls(self) -> list[Callable[[CleanupContext], object]]:
-        """Functions to call in the first layer of the release: those of levels that were left, and of all handles that still exist."""
+        """Functions for the first layer of the release: of levels that were left, and of existing handles."""
         handles = [level.handle() for level in self.levels]
         there = [call for handle in handles if handle is not None for call in handle.last_calls]
         return [*self.left_calls, *there]
@@ -303,16 +302,16 @@ class Hold:
 
     @property
     def given_up(self) -> bool:
-        """Whether the hold is to be released now: its release has begun, or its last handle was left.
+        """Whether the hold is to be released now: its release has started, or its last handle was left.
 
-        A signal may have interrupted the release at any point. Such a hold is removed at once, because nobody works under it. A
-        collected hold, by contrast, blocks until its validity ends.
+        A signal may have interrupted the release at any point. Such a hold is removed at once, because nobody
+        works under it. A collected hold, by contrast, blocks until its validity ends.
         """
         return self.closing or (self._all_left and not self.dropped)
 
     @property
     def _all_left(self) -> bool:
-        """Whether it was handed out, and no level is open any more."""
+        """Whether the hold was handed out, and no level is open any more."""
         for level in self.levels:
             if level.open:
                 return False
@@ -329,21 +328,21 @@ class Hold:
         return event
 
     def reserved(self, now: float) -> bool:
-        """Whether a thread or task performs the release. A task that is late, or whose loop does not run, does not count: the loop may be over."""
-        # The loop is asked first, because its engine lets go of a closed one then.
+        """Whether a thread or task performs the release; not a task that is late, or on a stopped loop."""
+        # Ask the loop first: its engine then drops a closed one.
         return self.reserved_by != 0 and self.reserver_runs() and now < self.reserved_until
 
-    # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
+    # Levels are handles, not a counter: leaving one twice counts once, and a collected handle does not count.
 
     def leave(self, handle: Handle | None = None) -> bool:
-        """Mark the release as begun unless another handle than the given one is open. Returns whether it has begun, now or earlier."""
+        """Start the release unless another handle is open. Returns whether it has started, now or earlier."""
         with self._mutex:
             if not self.closing and (self.dropped or not self.has_other(handle)):
                 self.closing = True
             return self.closing
 
     def enter(self, handle: Handle) -> bool:
-        """Add a level, which lasts as long as its handle is open; return False if the hold is not standing any more."""
+        """Add a level, which lasts as long as its handle is open; False if the hold is over."""
         with self._mutex:
             if self.closing or not self.standing:
                 return False
@@ -352,13 +351,13 @@ class Hold:
             return True
 
     def take_over(self) -> bool:
-        """Begin the release even if handles are open; return False if it had begun before."""
+        """Start the release even if handles are open; return False if it had started before."""
         with self._mutex:
             began, self.closing = self.closing, True
             return not began
 
     def valid(self, now: float) -> bool:
-        """Whether the store is certain to record this hold still, and this is the process that acquired it."""
+        """Whether the store certainly still records this hold, and this is the process that acquired it."""
         return self.fresh(now) and self.origin.is_here()
 
     def fresh(self, now: float) -> bool:
@@ -383,7 +382,7 @@ class Hold:
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
-        """Use the answer to an ``extend``, read at ``now``: the hold has the claim's terms from now on. False if it had run out."""
+        """Use the answer to an ``extend``, read at ``now``, with new terms. False if the hold had run out."""
         with self._mutex:
             if self.ended or self.lost_why or self._over(now):
                 return False
@@ -392,7 +391,7 @@ class Hold:
             length = span(ttl, can.drift, can.margin)
             newest = max(self.basis, basis)
             expires = min(newest + length, self._latest)
-            # No signal is let through here: a hold whose times disagree would be neither valid nor lost.
+            # No signal interrupts this: a hold whose times disagree would be neither valid nor lost.
             self.claim, self.ttl, self._span, self.basis, self.expires = claim, ttl, length, newest, expires
             self.process_bound = claim.terms.process_bound
             for follow in self.followers:
@@ -406,7 +405,7 @@ class Hold:
             call(self.expires)
 
     def overdue(self, now: float) -> Reason:
-        """Why the hold is over by the clock alone: ``max_hold``, ``lost``, or an empty string if it is not."""
+        """Why the hold is over by the clock alone: ``max_hold``, ``lost``; empty if it is not."""
         if self.ended or self.lost_why or not self._over(now):
             return ""
         return "max_hold" if now >= self._latest else "lost"
@@ -427,19 +426,19 @@ class Hold:
         return True
 
     def report_drop(self) -> bool:
-        """Note that the drop of the last handle is being reported; True for the one caller that is to report it."""
+        """Note that the last handle's drop is reported; True for the one caller that is to report it."""
         with self._mutex:
             reported, self._reported = self._reported, True
             return not reported
 
     def end(self) -> End:
-        """Note that the claim is about to be removed, so that the hold is not valid, and not renewed, any more.
+        """Note that the claim is about to be removed: the hold is no longer valid, and no longer renewed.
 
         Call this before the request is sent.
 
         Returns:
-            How the claim ends. A hold without a handle was not used, and one that is handed out later was never valid. But a lost
-            hold counts as used: a thread that stood still meanwhile may still hand it out, and its caller may not look.
+            How the claim ends. A hold without a handle was not used, and one that is handed out later was
+            never valid. But a lost hold counts as used: a paused thread may still hand it out.
         """
         with self._mutex:
             self.ended = True
@@ -461,7 +460,7 @@ REGISTRIES: weakref.WeakSet[Holds] = weakref.WeakSet()
 
 
 def held_here(name: str, claim_id: str) -> Hold | None:
-    """The hold of a claim that this process has, through whichever client; None if it has none."""
+    """The hold of a claim that this process has, through any client; None if it has none."""
     try:
         holds = [hold for each in list(REGISTRIES) for hold in each.holds.get(name, ())]
     except RuntimeError:  # another thread opens a client; this is for a message alone

@@ -14,7 +14,7 @@ def invalid(hold: Hold, *, left: bool = False) -> LeaseLost | NotHeld:
 
     Args:
         hold: The hold.
-        left: Whether a level of it is meant that was released, whatever the hold does.
+        left: Whether the error is for a level that was released, whatever the hold does.
     """
     if not hold.origin.is_here():
         text = (
@@ -34,7 +34,8 @@ def lapsed(hold: Hold, otherwise: str) -> LeaseLost:
         otherwise: The reason to give where the hold records none.
     """
     return LeaseLost(
-        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or otherwise}",
+        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: "
+        f"{LOSSES.get(hold.lost_why, hold.lost_why) or otherwise}",
         name=hold.name,
         hint="stop the guarded work; acquire again for a new fence",
     )

@@ -1,13 +1,13 @@
-"""The orphan list of a client: claims that the client has given up and still has to remove, until the answer is definite (S11).
+"""The orphan list of a client: claims given up that it has to remove, until the answer is definite (S11).
 
-This module only decides. A driver takes a claim that is due, sends its request, and reports how that ended. A server that does not
-answer (one node of a cluster) must not delay claims on other servers. So the first try of each claim is short. If it takes long and
-fails, the claim counts as slow from then on. Slow claims are tried concurrently, a few at a time. So are all others as long as more of
-them are due than one thread should have before it: where tasks are cancelled faster than the store removes one claim after the other,
-the claims that are left would keep later ones waiting.
+This module only decides. A driver takes a claim that is due, sends its request, and reports how that ended. A
+server that does not answer (one node of a cluster) must not delay claims on other servers. So the first try
+of each claim is short. If it takes long and fails, the claim counts as slow from then on. Slow claims are
+tried concurrently, a few at a time. So are all others while more of them are due than one thread should have
+before it: tasks may be cancelled faster than the store removes one claim after the other.
 
-A store may remove many claims at once. Then the claims that are due go together, those of hundreds of cancelled waits in a few requests.
-A claim that was not removed in company is tried alone next, so that it cannot keep the others back.
+A store may remove many claims at once. Then the claims that are due go together, those of hundreds of
+cancelled waits in a few requests. A claim that was not removed in company is tried alone next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Answer: TypeAlias = ReleaseAnswer | Sequence[Refused | Unknown | None]
 """The answer to a request that removes one claim, or many."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
-"""Seconds between two tries, at first and at most; short enough that no orphan is left a second after the store is back (L4)."""
+"""Seconds between two tries, at first and at most: no orphan outlives the return of the store by 1 s (L4)."""
 _AFTER_AN_ERROR = 1.0
 """Seconds until the next try after an unexpected exception, which is a bug."""
 _FIRST_TRY = 0.3
@@ -37,8 +37,8 @@ _FIRST_TRY = 0.3
 _SLOW = 0.1
 """Seconds after which a failed try marks its claim as slow."""
 _REST = 0.001
-"""Seconds between a failed try and the next one. A dead server refuses at once: without a rest, hundreds of claims would be tried in one
-go, and whatever else the process does would have to share the interpreter with them."""
+"""Seconds between a failed try and the next one. A dead server refuses at once: without a rest, hundreds of
+tries in one go would take the interpreter from the rest of the process."""
 _MOST_SLOW = 4
 """The most slow claims that are tried at the same time."""
 _CROWD = 4
@@ -51,7 +51,7 @@ class Entry:
         next: When to try to remove the claim, in CLOCK_BOOTTIME seconds.
         slow: Whether its server was slow, so that a try would delay other claims.
         busy: Whether a try is under way.
-        alone: Whether the next try is for this claim alone, because the last one, with others, did not remove it.
+        alone: Whether the next try is for this claim alone, because one with others did not remove it.
     """
 
     __slots__ = ("alone", "busy", "next", "orphan", "slow", "wait")
@@ -92,9 +92,9 @@ class OrphanList:
         return [entry.orphan.claim for entry in self.entries.values()]
 
     def take(self, now: float, *, slow: bool) -> Sequence[Entry]:
-        """The due claims for one request, marked busy: those that have waited longest, of the slow claims if ``slow``, else of the others.
+        """The due claims for one request, marked busy: the oldest of the slow ones if ``slow``, else others.
 
-        More than one only for a store that can remove many. A claim that is to be tried alone has its turn like the others.
+        More than one only for a store that can remove many. One that is to be tried alone has its turn, too.
         """
         if now < self._rests_until or (slow and self._slow >= _MOST_SLOW):
             return ()
@@ -130,7 +130,7 @@ class OrphanList:
     def request(
         self, entries: Sequence[Entry], longest: float | None = None
     ) -> Release | Abandon | RemoveMany:
-        """The request that removes claims, with a budget of ``longest`` seconds, or by default of a short first try or a full request."""
+        """The request that removes claims, with ``longest`` seconds, or for a short first or a full try."""
         budget = self._request_timeout if entries[0].slow else min(_FIRST_TRY, self._request_timeout)
         if longest is not None:
             budget = min(longest, self._request_timeout)
@@ -142,7 +142,7 @@ class OrphanList:
     def answered(
         self, entries: Sequence[Entry], answer: Answer, now: float, took: float, budget: float
     ) -> Sequence[Entry]:
-        """Note the answer to :meth:`request`; the arguments are those of :meth:`failed`. Returns the claims that are removed."""
+        """Note the answer to :meth:`request`; arguments as for :meth:`failed`. Returns the removed claims."""
         troubles = [None] if len(entries) == 1 else answer
         answers = list(zip(entries, troubles, strict=True))
         removed = [entry for entry, trouble in answers if trouble is None]

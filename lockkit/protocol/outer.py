@@ -1,6 +1,6 @@
-"""The holds around a program: those of the ``lockkit run``, or of the task, that has started it, and of all around that.
+"""The holds around a program: of the ``lockkit run``, or task, that started it, and of all around that.
 
-A program finds them in its environment, and passes them on to what it starts. They may have ended: the variables outlive the hold.
+A program finds them in its environment, and passes them on to what it starts. They may have ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lockkit.notes.members import in_pool
 __all__ = ["VARIABLE", "is_around", "outer_holds", "variables"]
 
 VARIABLE = "LOCKKIT_HELD"
-"""The environment variable: a JSON array of holds, the innermost last. An array that cannot be read counts as empty."""
+"""The environment variable: a JSON array of holds, the innermost last. An unreadable one counts as empty."""
 
 
 def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
@@ -25,16 +25,13 @@ def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
 
     try:
         entries = json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # the last for lists in lists: anybody can write an environment that others read
+    except (ValueError, RecursionError):  # the last for nested lists: anybody can write an environment
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def is_around(claim_id: object) -> bool:
-    """Whether a claim is that of a ``lockkit run``, or of a task, around this program: a wait for it is probably one for itself."""
+    """Whether a claim is that of a ``lockkit run`` or task around this program: probably a self-deadlock."""
     return claim_id is not None and any(hold.get("claim_id") == claim_id for hold in outer_holds(os.environ))
 
 
@@ -44,7 +41,7 @@ def variables(
     fence: int | None = None,
     token: str | None = None,
 ) -> dict[str, str | None]:
-    """The environment variables that tell a program about its locks; None for one that is not to be set.
+    """The environment variables about a program's locks; None for one that is not to be set.
 
     Args:
         names: The names of the locks that the program works under.

@@ -2,11 +2,11 @@
 
     HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
 
-The progress is kept in a :class:`Pipeline`, not in the generator. Ctrl-C may raise between any two bytecodes and so end the
-generator itself; a new generator over the same Pipeline then goes on where the old one was, in the same thread or another.
-Cleanup hooks are identified by plugin: no hook runs twice, and a hook whose start was interrupted is started again, so none is
-left out. Sending a release twice is harmless, because the store compares the token. The reports of the emergency layer and of an
-abandoned release may come twice after an interruption, but are not lost.
+The progress is kept in a :class:`Pipeline`, not in the generator. Ctrl-C may raise between any two bytecodes
+and so end the generator itself; a new generator over the same Pipeline then goes on where the old one was, in
+the same thread or another. Cleanup hooks are identified by plugin: no hook runs twice, and a hook whose start
+was interrupted is started again. Sending a release twice is harmless, because the store compares the token.
+The reports of the emergency layer and of an abandoned release may come twice, but are not lost.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NORMAL_SHARE = 0.65
 """The share of the request timeout that the normal layer may use; the emergency layer has the rest."""
 _PAUSE = 0.05
 _CUTS = 2
-"""Interruptions after which a release waits no longer for a hook."""
+"""Interruptions after which a release no longer waits for a hook."""
 
 
 class Pipeline:
@@ -68,21 +68,22 @@ class Pipeline:
         was_valid: Whether the hold was still valid when it was ended.
         ended_at: CLOCK_BOOTTIME seconds at which it was ended, before the first request.
         how: How the claim ends.
-        normal: The report of the normal layer; None until that is over. ``emergency`` is the same for the emergency layer.
+        normal: The report of the normal layer; None until that is over. ``emergency`` is alike.
         doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
         refusals: How many release requests the store answered with an error that no repetition ends.
         stolen: Whether the claim was gone although the hold was still valid.
-        untold: The reason of a loss that has not been reported yet; empty if there is none.
-        asked: Whether a request is under way; if it is interrupted before its answer is read, the store may have executed it.
+        untold: The reason of a loss that is still to be reported; empty if there is none.
+        asked: Whether a request is under way, which the store may execute even if its answer is not read.
         recorded: Whether the critical-failure record is written.
         emergency_told: Whether the emergency layer has been reported.
-        interrupts: Exceptions (Ctrl-C, cancellation) that interrupted the release; the driver raises the first at the end.
+        interrupts: Exceptions (Ctrl-C, cancellation) that interrupted it; the driver raises the first.
     """
 
     __slots__ = (
-        "asked", "cleaned", "cleanup_budget", "doubtful", "emergency", "emergency_told", "ended_at", "errors", "hold", "hooks", "how", "interrupts",
-        "normal", "outcome", "plugins", "reason", "recorded", "refusals", "request_timeout", "stolen", "untold", "was_valid",
+        "asked", "cleaned", "cleanup_budget", "doubtful", "emergency", "emergency_told", "ended_at", "errors",
+        "hold", "hooks", "how", "interrupts", "normal", "outcome", "plugins", "reason", "recorded",
+        "refusals", "request_timeout", "stolen", "untold", "was_valid",
     )  # fmt: skip
 
     def __init__(
@@ -171,7 +172,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
 
 
 def layers_of(release: Pipeline) -> dict[str, dict[str, object]]:
-    """The layers of a release that have ended, for an event: the outcome of each, and the seconds that it took."""
+    """The ended layers of a release, for an event: the outcome of each, and the seconds that it took."""
     cleanup = _cleanup_layer(release) if release.hooks else None
     layers = filter(None, (cleanup, release.normal, release.emergency))
     return {
@@ -204,8 +205,8 @@ def _clean(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
 def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
     """Start a hook, again if the start was interrupted, and wait for the hook to end.
 
-    The first Ctrl-C while the hook runs is kept for the end of the release, and the hook may use up its budget. A second Ctrl-C
-    ends the wait; the hook goes on in its own thread.
+    The first Ctrl-C while the hook runs is kept for the end of the release; the hook may use up its budget. A
+    second one ends the wait; the hook goes on in its own thread.
     """
     interrupts = release.interrupts
     started = False
@@ -291,7 +292,7 @@ def _remove(
 
 
 def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
-    """The outcome when the claim is gone: RELEASED if an earlier request with an unknown outcome may have removed a valid hold, else LOST."""
+    """LOST for a claim that is gone; RELEASED if a doubtful request may have removed a valid hold."""
     if release.doubtful and release.was_valid:
         return "RELEASED"
     # An interrupted release may have been resumed only after the claim had run out. That is no theft.
@@ -300,7 +301,7 @@ def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
 
 
 def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
-    """Leave a release without a definite answer to the background, and write a critical-failure record."""
+    """Leave a release without a definite answer to the background, and record a critical failure."""
     hold = release.hold
     yield Orphan(hold.claim, abandon=True, how=release.how)
     errors = [f"{type(error).__name__}: {error}" for error in release.errors]
@@ -326,7 +327,7 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
     )
-    # Set last, so that a release interrupted above is resumed here: a report may come twice, but none is lost.
+    # Last, so that a release interrupted above is resumed here: a report may come twice, but none is lost.
     release.outcome = "ABANDONED"
 
 

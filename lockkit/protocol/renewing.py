@@ -1,7 +1,7 @@
 """Renew: one batch of heartbeats, and the steps after a loss.
 
-A heartbeat renews a claim for its Lease. It carries the fence of that Lease, or none while the claim has no Lease. A heartbeat never
-grants: the answer OFFERED only wakes the waiter. An answer that arrives after the hold has run out or ended changes nothing.
+A heartbeat renews a claim for its Lease and carries that Lease's fence, if there is one. It never grants: the
+answer OFFERED only wakes the waiter. An answer after the end of the hold changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REST = 4.0
 _LEAST = 0.05
 """Seconds that a renewal may take at least, even if less time is left."""
 _UNLIKE = 2.0
-"""The most by which the budgets of claims in one batch may differ: the longest is at most this many times the shortest."""
+"""The longest budget of a batch is at most this many times the shortest."""
 
 
 class Waiting(Protocol):
@@ -62,10 +62,10 @@ M = TypeVar("M", bound=Member)
 
 
 def due(basis: float, ttl: float, jitter: float, now: float) -> float:
-    """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1).
+    """When to renew a hold: a third of its ttl after its basis, up to a tenth earlier (``jitter`` in 0..1).
 
-    The result is at least a quarter of the remaining time after ``now``. A store may report an old basis, for example that of a
-    session which is renewed for all its claims; asking again at once would get the same answer.
+    At least a quarter of the remaining time must pass from ``now``: a store may report an old basis, such as
+    that of a session that is renewed for all its claims, and asking again at once would change nothing.
     """
     share = 1.0 - 0.1 * jitter
     third, quarter = basis + ttl / _SHARE * share, now + (basis + ttl - now) / _REST * share
@@ -73,7 +73,7 @@ def due(basis: float, ttl: float, jitter: float, now: float) -> float:
 
 
 def patience(hold: Hold | None, now: float, longest: float) -> float:
-    """Seconds that the renewal of one claim may take: short enough that it can be sent once more before the hold runs out.
+    """Seconds that a claim's renewal may take, so that another one fits in before the hold runs out.
 
     Args:
         hold: None for a claim that waits.
@@ -91,10 +91,9 @@ def _patience(expires: float, now: float, longest: float) -> float:
 def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], list[M], float]:
     """Choose the claims for one batch: the most urgent one, and all whose budget is at most twice as long.
 
-    The order is that of urgency. A store that has no time for all of them leaves out the last ones, and they come first the next time.
-
-    A batch has one budget, the shortest of its claims. A hold with a ttl of 0.25 s in the same batch would therefore make the
-    renewal of a hold with a ttl of 30 s fail whenever the store takes longer than the short hold can wait.
+    The most urgent come first: a store without time for all leaves out the last, which come first next time.
+    A batch has one budget, the shortest of its claims. A hold with a ttl of 0.25 s would make the renewal of
+    one with 30 s fail whenever the store takes longer than the short hold can wait.
 
     Returns:
         The members to renew now, those left for the next batch, and the budget of this batch.
@@ -102,7 +101,7 @@ def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], li
     expires = [member.expires if isinstance(member, Hold) else inf for member in members]
     first = min(expires)
     if first > now:
-        # Then a claim that ends later has a longer budget, so two of ten thousand show whether all go together.
+        # Then a claim that ends later has a longer budget: two of ten thousand show whether all go together.
         budget = _patience(first, now, longest)
         if _patience(max(expires), now, longest) <= _UNLIKE * budget:
             return _urgent_first(members, expires), [], budget
@@ -117,7 +116,7 @@ def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], li
 
 
 def _urgent_first(members: Sequence[M], expires: Sequence[float]) -> list[M]:
-    """Members in order of expiry; then the claims that wait, in the order in which they have missed most renewals."""
+    """Members in order of expiry; then the claims that wait, those with most missed renewals first."""
     if inf in expires:
         ranks = [
             (end, 0 if isinstance(member, Hold) else -member.unanswered)
@@ -182,7 +181,7 @@ def renewing(
 def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     """Declare a hold lost, once: report the loss, and have the claim removed in the background (S6, S11).
 
-    The claim keeps blocking until its validity has run out, because its holder may not have noticed the loss yet.
+    The claim blocks until its validity has run out, because its holder may not have noticed the loss yet.
     """
     if not hold.lose(why):
         return
@@ -200,7 +199,7 @@ def drop_of(hold: Hold) -> Event:
 
 
 def _unanswered(member: Member, trouble: str) -> Generator[Effect, Any, None]:
-    """Report a renewal without an answer. A hold lasts until its ttl is over; a claim that waits counts the renewal."""
+    """Report an unanswered renewal. A hold lasts until its ttl is over; a waiter counts the renewal."""
     if not isinstance(member, Hold):
         member.missed()
     elif not member.ended:

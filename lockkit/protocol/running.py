@@ -1,7 +1,7 @@
 """Run a protocol generator effect by effect, until it waits or ends.
 
-The threads of a client, the tests that step through the protocol, and the simulation all use this module. They differ only in how
-they perform effects other than requests, and in when a request is answered.
+The threads of a client, the tests that step through the protocol, and the simulation all use this module.
+They differ only in how they perform effects other than requests, and in when a request is answered.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def ask(store: Backend, request: Request) -> object:
 
 
 def ask_chooser(effect: Choose | Judge) -> object:
-    """Ask the chooser of a request. May block for as long as the chooser does, and raises what it raises."""
+    """Ask the chooser of a request. May block as long as the chooser does, and raises what it raises."""
     if isinstance(effect, Choose):
         return effect.chooser.choose(effect.held)
     return effect.chooser.judge(effect.member)
@@ -143,7 +143,7 @@ class Running(Generic[R]):
         self.value: R | None = None
 
     def begin(self) -> None:
-        """Run to the first effect. This method, :meth:`answered` and :meth:`failed` raise what the generator raises."""
+        """Run to the first effect. This and the two methods below raise what the generator raises."""
         self.answered(None)
 
     def answered(self, result: object = None) -> None:

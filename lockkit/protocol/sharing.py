@@ -1,6 +1,6 @@
-"""One time limit for the requests of several releases that are made one after the other.
+"""One time limit for the requests of several releases, one after the other.
 
-A store that does not answer would otherwise be waited for once for each of them.
+Otherwise each would wait once for a store that does not answer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _LEAST = 0.05
 class Sharing:
     """The seconds that are left for the requests of several releases.
 
-    Each release may use half of what is left, and the last one all of it, so that one server of several that does not answer leaves
-    time for the others. A release that got a definite answer costs nothing, however long it took: the store answers.
+    Each release may use half of the rest, and the last one all of it, so that one server of several that does
+    not answer leaves time for the others. A definite answer costs nothing, however long it took.
 
     Args:
         seconds: Seconds for all requests that get no answer.

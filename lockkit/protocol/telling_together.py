@@ -1,4 +1,4 @@
-"""The reports of an acquisition that waits in several queues at once: one for all of them, not one for each."""
+"""Reports of an acquisition that waits in several queues at once: one for all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lockkit.values.names import claim_id
 __all__ = ["TogetherTold"]
 
 _MOST = 8
-"""The most members whose reasons are told."""
+"""The most members whose reasons are reported."""
 
 
 class TogetherTold:

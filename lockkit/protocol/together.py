@@ -1,4 +1,4 @@
-"""Several attempts that belong together: how they are run, one after the other or side by side, and what they may hold."""
+"""Several attempts that belong together, run one after the other or side by side, and their holds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Candidate", "Run", "Together", "Tools", "holds", "late"]
 _LEAST = 0.05
 """Seconds that a try may take at least, even if the tries before it took all of the time."""
 _LATE = 0.2
-"""Seconds after its time is up in which an acquisition still asks for further locks, so that the shortest timeout gets more than one."""
+"""Seconds after its time in which an acquisition still asks for locks, so that short timeouts get several."""
 
 
 _NONE: Mapping[str, str] = {}
 
 
 class Tools(NamedTuple):
-    """The things of its client that an acquisition needs; see :func:`~lockkit.protocol.acquiring.acquiring`."""
+    """Parts of its client that an acquisition needs; see :func:`~lockkit.protocol.acquiring.acquiring`."""
 
     capabilities: Capabilities
     now: Now
@@ -42,14 +42,14 @@ class Together:
     """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.attempt.UnderWay`.
 
     Attributes:
-        attempts: The attempts that have begun.
+        attempts: The attempts that have started.
         current: The attempt that was stepped last: the one that failed, after a failure.
         over: Whether the acquisition ended in an exception.
         handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
-        runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
-        until: When tries, which do not wait, have taken too long in all, or the time of the whole acquisition is up; None before the
-            first try.
-        start: When the first attempt began; None before that.
+        runs: Whether the thread, or the event loop, of the acquisition can go on with it.
+        until: When tries, which do not wait, have taken too long in all, or the acquisition's time is up;
+            None before the first try.
+        start: When the first attempt started; None before that.
         cancel: Ends the waits from another thread; None if nothing does.
         call: See :class:`~lockkit.protocol.attempt.UnderWay`.
         refused: Why each of the other members of a pool does not do now, by member.
@@ -79,11 +79,11 @@ class Together:
 
 
 class Candidate(NamedTuple):
-    """A lock or a member that would do. All of its tries together, or all of its claims together, hold it: two for a member within another one.
+    """A lock or a member that would do. All of its tries, or all of its claims, hold it together.
 
     Attributes:
         name: The lock or the member.
-        tries: The attempts that do not wait.
+        tries: The attempts that do not wait: two for a member within another one; likewise ``claims``.
         claims: The attempts that wait; none for an acquisition that does not wait.
     """
 
@@ -116,7 +116,7 @@ class Run:
 
     @property
     def waits(self) -> bool:
-        """Whether it waits, and has not ended."""
+        """Whether the run waits, and has not ended."""
         return self.running.effect is not None
 
     @property
@@ -127,7 +127,7 @@ class Run:
         return effect
 
     def go_on(self, resume: Callable[[], None]) -> Generator[Effect, Any, None]:
-        """Run on until it waits or ends, and pass on what it asks for."""
+        """Run on until an attempt waits or all end, and pass on the effects."""
         if self.number >= 0:
             self._together.current = self.attempt
         running = self.running
@@ -152,7 +152,7 @@ class Run:
 
 
 def _added(together: Together, attempt: Attempt, tools: Tools) -> int:
-    """Add an attempt to those that may have left something, before it begins; its number.
+    """Add an attempt to those that may have left something, before it starts; its number.
 
     Raises:
         AcquireTimeout: The time was up before the turn of this lock came.
