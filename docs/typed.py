@@ -1,13 +1,14 @@
-"""Writes the settings once more for type checkers, from `lockkit.config.settings.SETTINGS`: `python docs/tables.py`. A test fails if a class is out of date.
+"""Writes the settings for type checkers, from `lockkit.config.settings.SETTINGS`: `python docs/tables.py`.
 
-`Config` has each setting as an attribute, and `connect` takes each as a keyword. Type checkers read both from classes, and can make
-neither from a table.
+`Config` has each setting as an attribute, and `connect` takes each as a keyword. Type checkers read both from
+classes, and can make neither from a table. A test fails if a class is out of date.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,22 +41,29 @@ def fields() -> str:
 
 
 def briefly(setting: Setting) -> str:
-    """The first sentence of a setting's meaning, or what of it stands before a semicolon, as a docstring has it."""
+    """The first sentence of a setting's meaning, up to a semicolon, as a docstring has it."""
     first = re.split(r"; |(?<=\.) ", setting.meaning)[0].rstrip(".").replace("`", "``")
     return re.sub(r'"[^" ]*\*"', r"``\g<0>``", first) + "."
+
+
+def _entry(text: str) -> str:
+    """An entry under ``Attributes:`` in lines of at most 110 columns."""
+    first, rest = " " * 8, " " * 12
+    lines = textwrap.wrap(text, 110, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
 
 
 def keywords() -> str:
     """The class of the keywords of ``connect``, those left out that it names itself."""
     named = inspect.signature(connect).parameters
     settings = [setting for setting in SETTINGS.values() if setting.key not in named]
-    meanings = (f"        {setting.key}: {briefly(setting)}\n" for setting in settings)
+    meanings = (_entry(f"{setting.key}: {briefly(setting)}") for setting in settings)
     return (
         "class Settings(TypedDict, total=False):\n"
-        '    """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.\n'
+        '    """Further settings that ``connect`` takes by keyword, as defaults of all locks of the client.\n'
         "\n"
-        "    Durations are in seconds; of one that may be None, None means no limit. Settings that are left out come from the config. "
-        ":data:`lockkit.config.settings.SETTINGS` says more of each.\n"
+        "    Durations are in seconds; None, where allowed, means no limit. Settings that are left out\n"
+        "    come from the config. :data:`lockkit.config.settings.SETTINGS` says more of each.\n"
         "\n"
         "    Attributes:\n"
         f"{''.join(meanings)}"
@@ -73,7 +81,8 @@ LINES = {"config/config.py": fields, "shared/options.py": keywords}
 def filled(file: str, text: str) -> str:
     """The text of a file, with the lines between its two comments as the table of settings has them."""
     return re.sub(
-        r"( *# Written by docs/tables\.py from lockkit\.config\.settings\.\n).*?( *# End of the lines written by docs/tables\.py\.\n)",
+        r"( *# Written by docs/tables\.py from lockkit\.config\.settings\.\n).*?"
+        r"( *# End of the lines written by docs/tables\.py\.\n)",
         lambda found: f"{found[1]}{LINES[file]()}{found[2]}",
         text,
         flags=re.DOTALL,

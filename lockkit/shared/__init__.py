@@ -1,5 +1,6 @@
-"""The part that both faces share, the synchronous one and that of asyncio.
+"""The code that both faces, the synchronous one and that of asyncio, share.
 
-What a lock decides before its first request, what a lease knows, and which locks may be taken together, stands here once. The faces add
-the calls that wait, each in a file of the same name: ``lockkit/sync/locks.py`` and ``lockkit/aio/locks.py``, for instance.
+The decisions of a lock before its first request, the facts of a lease, and the rules for taking locks
+together are here. The faces add the calls that wait, each in a file of the same name, such as
+``lockkit/sync/locks.py`` and ``lockkit/aio/locks.py``.
 """

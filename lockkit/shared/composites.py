@@ -1,4 +1,4 @@
-"""The part that both faces share of taking several locks together: which locks are allowed, the attempts, and the hand-over of the holds."""
+"""Both faces' part of taking several locks together: checks, attempts, and the hand-over of the holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["PATIENCE", "AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
 
 _LEAST = 0.001
 PATIENCE = 6.0
-"""Seconds after which a request that does not renew its claims has lost its place in a queue, and what it has got before all is held."""
+"""Seconds after which a request that does not renew its claims has lost its place, and what it has got."""
 E = TypeVar("E", bound=AnyLease)
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
@@ -69,13 +69,13 @@ def check_call(
 
 
 class AnyTaking:
-    """One acquisition of several locks by a thread or task: what it is made with, and what it leaves. The faces add how to wait.
+    """One acquisition of several locks by a thread or task. The faces add how to wait.
 
     Args:
         opening: The client, whose store is open.
         driver: The engine of the client.
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever, or not to wait.
-        on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
+        on_wait: Called like that of :meth:`lockkit.Lock.acquire`.
         taken_at: Where the acquire was called.
         detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
         reason: Why the locks are taken; None for the reason of each lock, if it has one.
@@ -127,7 +127,7 @@ class AnyTaking:
     def handed(
         self, got: Sequence[Attempt], locks: Mapping[Attempt, AnyLock[E]], made: Callable[[list[E]], H]
     ) -> H:
-        """Make what the caller gets of the holds. Nothing has handles of them before that, nor if this fails."""
+        """Make the caller's object of the holds. Nothing has handles of them before that, nor if it fails."""
         leases = [
             locks[attempt].lease_of(self.driver, attempt.hold, self.taken_at)
             for attempt in got
@@ -139,11 +139,11 @@ class AnyTaking:
         return result
 
     def left_to_wait(self, wait: float | None, lost: PlaceLost) -> float | None:
-        """Seconds that are left for a request that has lost its place in the queue and begins anew; None to wait for ever.
+        """Seconds left for a request that lost its place in the queue and starts anew; None for no limit.
 
         Args:
             wait: The seconds that it had.
-            lost: The error that told so.
+            lost: The error that reported the loss.
 
         Raises:
             LeaseLost: The request does not wait.
@@ -154,7 +154,7 @@ class AnyTaking:
 
     @property
     def busy(self) -> Attempt:
-        """The attempt that found its lock busy: the last one that saw a holder, because the last of a pool's members may have been free."""
+        """The attempt that found its lock busy: the last one that saw a holder, if any."""
         last = self.together.current
         assert last is not None
         return next((one for one in reversed(self.together.attempts) if one.holder is not None), last)
@@ -190,13 +190,14 @@ class AnyAllOf(_Several[H, K]):
                 raise ConfigError(
                     f"all_of() got {lock.name!r} in two modes: {before!r} and {lock!r}",
                     name=lock.name,
-                    hint="give each lock once: a writer excludes readers, and permits are taken with permits=",
+                    hint="give each lock once: "
+                    "a writer excludes readers, and permits are taken with permits=",
                 )
         self.locks: tuple[K, ...] = tuple(chosen[name] for name in sorted(chosen))
         self._timeout = timeout
 
     def held(self) -> bool:
-        """Whether the calling thread or task surely holds all of the locks now; see :meth:`lockkit.Lock.held`."""
+        """Whether the calling thread or task surely holds all of the locks; see :meth:`lockkit.Lock.held`."""
         return all(lock.held() for lock in self.locks)
 
     def _ordered(self, leases: Iterable[E]) -> list[E]:
@@ -232,11 +233,11 @@ class AnyAnyOf(_Several[H, K]):
         self._timeout = timeout
 
     def held(self) -> bool:
-        """Whether the calling thread or task surely holds any of the locks now; see :meth:`lockkit.Lock.held`."""
+        """Whether the calling thread or task surely holds any of the locks; see :meth:`lockkit.Lock.held`."""
         return any(lock.held() for lock in self.locks)
 
     def _steps(self, taking: AnyTaking, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
-        """The steps of an acquisition, and the lock of each of its attempts: a try of each lock, and unless one is free, a wait for all."""
+        """The steps of an acquisition, and the lock of each attempt: a try for each, then a wait for all."""
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait else {}
         for attempt, then in zip(tries, claims, strict=False):
@@ -250,11 +251,7 @@ class AnyAnyOf(_Several[H, K]):
 
 
 def _checked(opening: Opening, locks: object, call: str, kind: type[K]) -> Sequence[K]:
-    """The locks that were given.
-
-    Raises:
-        ConfigError: There are none, or one of them is no lock of this client.
-    """
+    """The given locks; raises ConfigError without any, and for one that is no lock of this client."""
     if isinstance(locks, str) or not isinstance(locks, Iterable):
         raise ConfigError(
             f"{call}() takes a list of locks, not {locks!r}", hint=f'client.{call}([client.lock("a"), ...])'
@@ -274,7 +271,8 @@ def _checked(opening: Opening, locks: object, call: str, kind: type[K]) -> Seque
             raise ConfigError(
                 f"{call}() takes locks of one client, and {lock.name!r} is of another",
                 name=lock.name,
-                hint="make all of them with this client; locks of two stores can only be nested, always in the same order",
+                hint="make all of them with this client; "
+                "locks of two stores can only be nested, always in the same order",
             )
         chosen.append(lock)
     return chosen

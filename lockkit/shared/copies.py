@@ -31,8 +31,8 @@ def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
 class LeaseCopy:
     """A copied or unpickled Lease. A copy can release or extend exactly its claim, and is never valid.
 
-    ``valid()`` is always false, because only the lease that renews a claim knows whether it is held. To release or extend the claim,
-    bind the copy to a client (:meth:`~lockkit.Client.adopt`).
+    ``valid()`` is always false, because only the lease that renews a claim knows whether it is held. To
+    release or extend the claim, bind the copy to a client (:meth:`~lockkit.Client.adopt`).
 
     Attributes:
         namespace: The namespace of the claim; None if the handle does not say.
@@ -70,15 +70,15 @@ class LeaseCopy:
         return self._bound().driver().requests.held(self.name, self.claim_id) is not None
 
     def extend(self, ttl: float) -> None:
-        """Have the store keep exactly this claim for at least ``ttl`` seconds from now on, and use that ttl for later renewals (S7).
+        """Keep exactly this claim for at least ``ttl`` seconds from now on, and after later renewals (S7).
 
-        For a claim that no process renews: one of a lock with ``pulseless=True`` that a script has handed over, for example. The copy
-        is no more valid than before, and renews nothing in the background: call this again before the time is over. A claim that is
-        tied to a process still ends with that process, and ``max_hold`` still ends it.
+        For a claim that no process renews, such as one of a lock with ``pulseless=True`` that a script has
+        handed over. The copy is never valid and renews nothing: call this again before the time is over. A
+        claim that is tied to a process still ends with that process, and ``max_hold`` still ends it.
 
         Args:
-            ttl: Seconds; at least the present ttl of the claim, because no call shortens a held claim. One that is longer than the store
-                grants becomes the longest that it does.
+            ttl: Seconds; at least the present ttl of the claim, because no call shortens a held claim. A ttl
+                above what the store grants becomes the longest that it grants.
 
         Raises:
             ConfigError: Below the present ttl; or with ``strict`` longer than the store grants.
@@ -104,9 +104,9 @@ class LeaseCopy:
     def release(self, reason: Reason = "normal") -> ReleaseReport:
         """Remove exactly this claim and no other. The store compares the token (S7).
 
-        If a lease in another process still renews the claim, that lease learns of the release only at its next renewal or
-        ``confirm()``. Until then its ``valid()`` may be true while the next holder has the lock. So release by a copy only claims that
-        no process renews any more. To end the hold of another process, evict it.
+        If a lease in another process still renews the claim, that lease learns of the release only at its
+        next renewal or ``confirm()``. Until then its ``valid()`` may be true while the next holder has the
+        lock. So release only claims that no process renews; evict the others.
 
         Raises:
             NotHeld: The copy is not bound to a client.

@@ -1,4 +1,4 @@
-"""Drain a namespace: no new locks, and those who hold one finish. The rules are in docs/decisions/drain.md."""
+"""Drain a namespace: no new locks, and holders finish. The rules are in docs/decisions/drain.md."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _BLOCKING = ("HELD", "LINGERING", "OFFERED")
 
 
 def drain(opening: Opening, reason: str) -> Drain:
-    """Set the mark of the namespace, and then have its waiters look again; see :meth:`lockkit.Client.drain`."""
+    """Set the mark of the namespace, then have its waiters look again; see :meth:`lockkit.Client.drain`."""
     if reason != "":
         checked(reason, "reason")
     check_drains(opening)
     mark = Drain(opening.config.namespace, reason, opening.owner, round(opening.clock.wall(), 3))
     text, driver = mark_of(mark), opening.driver()
     _change(driver, opening.config.namespace, lambda budget: _drains(driver).set(text, budget), ended=False)
-    # A waiter sleeps until its blockers go. A waiter that is turned away sends a new claim and is refused. Errors are ignored here: the
-    # namespace is drained already, and a waiter that was missed is refused in its turn.
+    # A waiter sleeps until its blockers go; one that is turned away sends a new claim and is refused. Errors
+    # are ignored here: the namespace is drained already, and a missed waiter is refused in its turn.
     with contextlib.suppress(BackendError, CapabilityError):
         for claim in _claims(driver, deep=False):
             if claim.state == "WAITING":
@@ -69,11 +69,11 @@ def drained(opening: Opening, namespace: str | None = None) -> Drain | None:
 
 
 def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
-    """The claims of the namespace that still block: held ones, those that linger, and offered ones, which may be about to be granted.
+    """The claims that still block: held, lingering and offered ones, which may be about to be granted.
 
     Args:
         driver: The engine of the client.
-        deep: Whether to scan the whole store if the index of names shows no such claim: the index may be incomplete.
+        deep: Whether to scan the store if its index of names, which may be incomplete, shows no such claim.
     """
     found = [claim for claim in _claims(driver, deep=False) if claim.state in _BLOCKING]
     if deep and not found:
@@ -82,11 +82,7 @@ def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
 
 
 def check_drains(opening: Opening) -> None:
-    """Check that the store supports drains, before any I/O.
-
-    Raises:
-        CapabilityError: The store does not declare the capability ``drains``.
-    """
+    """Raise CapabilityError, before any I/O, unless the store declares the capability ``drains``."""
     if not opening.capabilities.drains:
         raise CapabilityError(
             f"the store at {opening.url} cannot drain a namespace",
@@ -105,7 +101,7 @@ def _drains(driver: Driver) -> Drains:
 
 
 def _change(driver: Driver, namespace: str, change: Callable[[float], T], *, ended: bool) -> T:
-    """Set or remove the mark. If that may have been done although it fails, the error says so, and which command ends the drain."""
+    """Set or remove the mark. If the outcome is unknown, the error says so, and how to end the drain."""
     unsure = False
 
     def tried(budget: float) -> T:

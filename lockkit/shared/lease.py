@@ -1,4 +1,4 @@
-"""The part that the leases of both faces share: facts, arithmetic, and what happens to a lease that nobody has any more."""
+"""The part that the leases of both faces share: facts, arithmetic, and the end of a collected lease."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = ["AnyLease", "check_callback", "inert", "kept", "once", "release_faile
 
 
 class AnyLease(Answering):
-    """One acquisition that holds its lock. :class:`~lockkit.Lease` and :class:`~lockkit.aio.AsyncLease` add the calls that wait.
+    """One acquisition that holds its lock. The leases of the two faces add the calls that wait.
 
     Args:
         opening: The client.
-        on_lost: A function to call when the hold is lost, for the first lease of the hold; None if there is none.
+        on_lost: Called when the hold is lost, for the first lease of the hold; None for nothing.
         driver: The engine that got the hold.
         hold: The hold.
         taken_at: The place in the user's program that acquired.
 
     Attributes:
-        level: The things that its user has done with it: whether it was left, and the statement that holds it.
+        level: Whether the lease was left, and the statement that holds it.
         within: Seconds that the requests of its release may take; None for as long as configured.
     """
 
@@ -113,7 +113,7 @@ class AnyLease(Answering):
 
     @property
     def exclusive(self) -> bool:
-        """Whether nobody else can hold the lock at the same time: a plain lock, a writer, or all permits of a semaphore (a whole member of a pool).
+        """Whether nobody else can hold the lock: a mutex, a writer, or all permits of a semaphore or member.
 
         A semaphore that is resized while it is held counts as it was.
         """
@@ -137,12 +137,12 @@ class AnyLease(Answering):
 
     @property
     def began(self) -> float:
-        """When it was granted, in seconds of CLOCK_BOOTTIME, which no step of the wall clock moves."""
+        """When it was granted, in seconds of CLOCK_BOOTTIME, which changes of the wall clock do not move."""
         return self._hold.since
 
     @property
     def lost_because(self) -> Reason:
-        """The reason of the loss, one of the words of ``lockkit.facts.LOSSES``; empty while the hold is not lost.
+        """The reason of the loss, one of ``lockkit.facts.LOSSES``; empty while the hold is not lost.
 
         Computed from the clock at each call, as :meth:`valid` is.
         """
@@ -151,7 +151,7 @@ class AnyLease(Answering):
 
     @property
     def open(self) -> bool:
-        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
+        """Whether its user still works under it: neither released nor past its ``with`` statement, if any."""
         return self.level.open
 
     @property
@@ -166,7 +166,7 @@ class AnyLease(Answering):
         return note if isinstance(note, Mapping) else {}
 
     def valid(self) -> bool:
-        """Whether the hold surely stands now. Arithmetic; no I/O."""
+        """Whether the hold is surely valid now. Arithmetic; no I/O."""
         if self._report is not None:  # the hold may go on, for other levels of a reentrant lock
             return False
         return self._hold.valid(self._opening.clock.now())
@@ -178,7 +178,7 @@ class AnyLease(Answering):
     def time_to_stop(self) -> float:
         """Seconds until the store may grant the lock to the next holder; 0 after a release.
 
-        The time in which to stop working, also after ``lost`` was set by an eviction.
+        The time left for stopping the work, also after an eviction has set ``lost``.
         """
         if self._report is not None or not self._mine():
             return 0.0
@@ -195,12 +195,12 @@ class AnyLease(Answering):
             raise self.invalid()
 
     def tell_guard(self, kind: str, duration: float | None, data: Mapping[str, object]) -> None:
-        """Tell an event of a guard that was opened with this lease. Never blocks, never raises.
+        """Report an event of a guard that was opened with this lease. Never blocks, never raises.
 
         Args:
             kind: ``guard_opened``, ``guard_written`` or ``guard_refused``.
             duration: Seconds of the step.
-            data: The resource, and what it said.
+            data: The resource, and its answer.
         """
         dispatcher, hold = self._driver.dispatcher, self._hold
         if dispatcher.wants(kind):
@@ -209,8 +209,8 @@ class AnyLease(Answering):
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already.
 
-        Only the lease keeps a reference to the callback, so the callback may be a method of the object that keeps the lease. A
-        lease that was released (on a reentrant hold: this level of it) or collected calls nobody.
+        Only the lease keeps a reference to the callback, which may be a method of the object that keeps the
+        lease. A released (on a reentrant hold: this level of it) or collected lease calls nobody.
         """
         call = once(callback)
         self._callbacks = (*self._callbacks, call)
@@ -224,15 +224,15 @@ class AnyLease(Answering):
 
     @property
     def release_requests(self) -> tuple[ReleaseRequest, ...]:
-        """The requests to release the lock, of :meth:`lockkit.Client.ask_release`, as the last renewal has brought them; the oldest first."""
+        """Requests of :meth:`lockkit.Client.ask_release`, as of the last renewal; the oldest first."""
         return tuple(self._hold.asked.known.values())
 
     def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
-        """Call back, from a background thread, for each request to release the lock; soon for those that are known already.
+        """Call back, from a background thread, for each request to release the lock; soon for known ones.
 
-        A request changes nothing by itself: the lease stays valid until it is released. The next renewal brings the request, after at most
-        a third of the ttl. A lease that is not renewed in the background (``auto_renew=False``) hears of none. The lease alone keeps a
-        reference to the callback, as for :meth:`on_lost`.
+        A request changes nothing by itself: the lease stays valid until it is released. The next renewal
+        brings the request, after at most a third of the ttl; a lease that is not renewed in the background
+        (``auto_renew=False``) gets none. Only the lease keeps a reference to the callback.
 
         Args:
             callback: A plain function, called with the :class:`~lockkit.facts.ReleaseRequest`.
@@ -250,22 +250,23 @@ class AnyLease(Answering):
 
     @property
     def asked_callbacks(self) -> Sequence[Callable[[ReleaseRequest], None]]:
-        """The callbacks given to :meth:`on_release_requested`; the driver calls each once for each request."""
+        """The callbacks given to :meth:`on_release_requested`; the driver calls each once per request."""
         return self._asked_callbacks
 
     def on_release(self, callback: Callable[[CleanupContext], object]) -> None:
-        """Call back once at the release, while the lock is still held and renewed: to drop a model, or remove a file, before the next holder comes.
+        """Call back once at the release, while the lock is still held and renewed: to remove a file, say.
 
-        The callbacks run in the first layer of the release, one by one in this order, each as a hook ``lockkit_cleanup`` does: before
-        those of plugins, on a thread of its own with the caller's context variables, within ``cleanup_budget`` seconds. The report of the
-        release has how each ended, under ``on_release``. One that raises or hangs stops neither the next one nor the release.
+        The callbacks run in the first layer of the release, one by one in this order, each like a hook
+        ``lockkit_cleanup``: before those of plugins, on a thread of its own with the caller's context
+        variables, within ``cleanup_budget`` seconds. The report of the release has how each ended, under
+        ``on_release``. One that raises or hangs stops neither the next one nor the release.
 
-        On a reentrant hold the callbacks of all levels run when the outermost is released. The lease alone keeps a reference to the
-        callback, as for :meth:`on_lost`, so one that is collected unreleased calls nobody.
+        On a reentrant hold the callbacks of all levels run when the outermost is released. Only the lease
+        keeps a reference to the callback: one that is collected unreleased calls nobody.
 
         Args:
-            callback: A plain function, called with the :class:`~lockkit.facts.CleanupContext`. If its ``lost`` is true, the next holder
-                may be there already.
+            callback: A plain function, called with the :class:`~lockkit.facts.CleanupContext`. If its
+                ``lost`` is true, the next holder may be there already.
 
         Raises:
             ConfigError: The callback is not callable, or is a coroutine function.
@@ -286,15 +287,15 @@ class AnyLease(Answering):
         self._hold.behind = behind
 
     def beat(self, progress: float | None = None, message: str | None = None) -> None:
-        """Tell how far the work under the lease is, for ``lockkit status``, ``explain`` and ``client.inspect``. No I/O, so it costs nothing.
+        """Report progress of the work, for ``lockkit status``, ``explain`` and ``client.inspect``. No I/O.
 
-        The heartbeat writes what was told last, after the next renewal: so it is seen within about a third of the ttl, and costs at most one
-        more call of the store for each renewal, however often this is called. It is told on a best-effort basis: a lease that is not
-        renewed in the background tells nothing, nor does one whose ``note`` leaves no room.
+        The heartbeat writes the latest report after the next renewal: it is seen within about a third of the
+        ttl, and costs at most one more call of the store for each renewal, however often this is called. A
+        lease that is not renewed in the background, or whose ``note`` leaves no room, reports nothing.
 
         Args:
             progress: The share of the work that is done, from 0 to 1.
-            message: One line of at most 200 characters. What is not given is not shown any more.
+            message: One line of at most 200 characters. An argument that is left out is no longer shown.
 
         Raises:
             ConfigError: Neither was given, or one of them is not allowed.
@@ -305,42 +306,41 @@ class AnyLease(Answering):
         self._driver.beats.tell(self._hold.claim.token, told)
 
     def alarm(self, call: Callable[[], object]) -> None:
-        """Call at once, in the thread that notices, when the hold is lost. The function neither blocks nor raises."""
+        """Call a function, which must not block or raise, at once in the thread that notices a loss."""
         self._hold.alarms = (*self._hold.alarms, call)
 
     def follow(self, call: Callable[[float], object]) -> None:
-        """Call a function with the time until which the hold is valid (CLOCK_BOOTTIME): now, and whenever it changes.
+        """Call a function with the end of the hold's validity (CLOCK_BOOTTIME): now, and whenever it changes.
 
-        Later calls come from the renewing thread.
-
-        The function neither blocks nor raises.
+        Later calls come from the renewing thread. The function must not block or raise.
         """
         self._hold.follow(call)
 
     def alarm_asked(self, call: Callable[[], object]) -> None:
-        """Call at once, in the thread that notices, when somebody asks for the release. The function neither blocks nor raises."""
+        """Call a function, which must not block or raise, in the thread that notices a request to release."""
         asked = self._hold.asked
         asked.alarms = (*asked.alarms, call)
 
     def lapse(self) -> None:
-        """Lose the hold now, as if it had not been renewed in time, unless it is over. Does not wait for the callbacks."""
+        """Lose the hold now, as if not renewed in time, unless it is over. The callbacks come later."""
         self._driver.lose(self._hold, "lapsed")
 
     def detach(self) -> Self:
-        """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
+        """Separate the lease from the thread or task that took it, so that any may wait for its lock."""
         key, self._hold.key = self._hold.key, None
         if key is not None and key != asker():  # its taker may wait now
             self._driver.detached(key)
         return self
 
     def handle(self) -> dict[str, object]:
-        """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
+        """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle. Contains the token."""
         return handle_of(self._hold, self._opening.config.namespace)
 
     def hand_over(self) -> dict[str, object]:
-        """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
+        """Leave the claim alone and return its :meth:`handle`, for a script that ends while another goes on.
 
-        From here on the claim lasts until its ttl is over, unless somebody renews it, and this lease is inert. Only for locks made with ``pulseless=True``.
+        From here on the claim lasts until its ttl is over, unless somebody renews it, and this lease is
+        inert. Only for locks made with ``pulseless=True``.
 
         Raises:
             ConfigError: The claim would end with this process.
@@ -367,7 +367,7 @@ class AnyLease(Answering):
         """See :class:`lockkit.lib.leaving.Manager`."""
         self._entering = statement
 
-    # -- what a release decides before and after it
+    # -- before and after a release
 
     def _raise_failed(self, report: ReleaseReport) -> None:
         """Raise if no layer of a release got a definite answer."""
@@ -375,7 +375,7 @@ class AnyLease(Answering):
             raise release_failed(report)
 
     def over(self, report: ReleaseReport, error: BaseException | None) -> None:
-        """The end of the statement that held the lease: add what went wrong to the error of its body, or raise if the lease was lost."""
+        """End the statement of the lease: add failures to the error of its body, or raise if it was lost."""
         if error is not None:
             for layer in report.layers:
                 if layer.error:
@@ -414,14 +414,14 @@ class AnyLease(Answering):
         return invalid(self._hold, left=self._report is not None)
 
 
-# Not a finalizer of the lease: that would run for each lease, and what a signal handler raises there is swallowed.
+# Not a finalizer of the lease: it would run for each lease, and swallow what a signal handler raises there.
 
 
 def _collected(hold: Hold, look: Callable[[], None], taken_at: Caller, gone: object) -> None:  # noqa: ARG001 (the weak reference)
     """Notice that a lease was collected whose hold is not over.
 
-    No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the rest, also if this
-    is cut short.
+    No locks here: the collector may run in any thread, inside any critical section. The deadline thread does
+    the rest, even if this is cut short.
     """
     if hold.report is not None or hold.ended or not hold.origin.is_here() or hold.dropped:
         return
@@ -442,11 +442,7 @@ def _collected(hold: Hold, look: Callable[[], None], taken_at: Caller, gone: obj
 
 
 def check_callback(callback: object, name: str) -> None:
-    """Refuse what ``on_release`` cannot call.
-
-    Raises:
-        ConfigError: The callback is not callable, or a coroutine function.
-    """
+    """Raise ConfigError for an ``on_release`` that is not callable, or is a coroutine function."""
     if not callable(callback):
         raise ConfigError(f"on_release takes a function, not {callback!r}", name=name)
     check_plain(callback, "on_release", name)

@@ -1,4 +1,4 @@
-"""The part that the leases of locks taken together share on both faces: valid together, and what a release decides."""
+"""Both faces' part of the leases of locks taken together: joint validity, and decisions of a release."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ E = TypeVar("E", bound=AnyLease)
 
 
 class _Whole(Statement):
-    """The block that all the leases belong to. Each of them refers to it, and to none of the others."""
+    """The block of all the leases. Each of them refers to it, and to none of the others."""
 
     __slots__ = ("_level",)
 
@@ -37,7 +37,7 @@ class _Whole(Statement):
 
 
 class _FirstOnly:
-    """A callback that each of several releases calls: the first of them runs it, and the others wait until it has returned.
+    """A callback that several releases call: the first runs it, and the others wait until it has returned.
 
     Args:
         callback: The callback.
@@ -60,7 +60,7 @@ class _FirstOnly:
 
 
 class AnyLeases(Answering, Sequence[E]):
-    """The leases of locks that were taken together. :class:`~lockkit.Leases` and :class:`~lockkit.aio.AsyncLeases` add the calls that wait."""
+    """Leases of locks that were taken together; the classes of the two faces add the calls that wait."""
 
     __slots__ = ("__weakref__", "_entering", "_leases", "_report", "level")
 
@@ -104,12 +104,12 @@ class AnyLeases(Answering, Sequence[E]):
 
     @property
     def open(self) -> bool:
-        """Whether its user still works under them: they were not released, and their ``with`` statement, if any, is not over."""
+        """Whether their user still works under them: not released, nor past their ``with`` statement."""
         return self.level.open
 
     @property
     def report(self) -> ReleaseReports | None:
-        """How the release went; None before. Set as well when the client was closed and released the holds."""
+        """How the release went; None before. Set as well if a close of the client released the holds."""
         if self._report is None:
             reports = [lease.report for lease in self._leases]
             if all(reports):
@@ -122,15 +122,15 @@ class AnyLeases(Answering, Sequence[E]):
         return next((lease.lost_because for lease in self._leases if lease.lost_because), "")
 
     def valid(self) -> bool:
-        """Whether all holds surely stand now. Arithmetic; no I/O."""
+        """Whether all holds are surely valid now. Arithmetic; no I/O."""
         return all(lease.valid() for lease in self._leases)
 
     def remaining(self) -> float:
-        """Seconds for which all of them stay valid if nothing more is heard from the store; 0 if one is not valid."""
+        """Seconds for which all stay valid without news from the store; 0 if one is not valid."""
         return min(lease.remaining() for lease in self._leases)
 
     def time_to_stop(self) -> float:
-        """Seconds until the store may let the next one into the first of the locks, also after ``lost`` was set."""
+        """Seconds until the store may grant the first of the locks to others, also after ``lost`` was set."""
         return min(lease.time_to_stop() for lease in self._leases)
 
     def ensure_held(self) -> None:
@@ -143,7 +143,7 @@ class AnyLeases(Answering, Sequence[E]):
             lease.ensure_held()
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from a background thread, when the first of the holds is lost; at once if one is already."""
+        """Call back once, from a background thread, when the first hold is lost; at once if one is."""
         call = once(callback)
         for lease in self._leases:
             lease.on_lost(call)
@@ -154,12 +154,12 @@ class AnyLeases(Answering, Sequence[E]):
         return tuple(request for lease in self._leases for request in lease.release_requests)
 
     def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
-        """Call back for each request to release one of the locks, as :meth:`lockkit.Lease.on_release_requested` does."""
+        """Call back for each request to release a lock; see :meth:`lockkit.Lease.on_release_requested`."""
         for lease in self._leases:
             lease.on_release_requested(callback)
 
     def on_release(self, callback: Callable[[CleanupContext], object]) -> None:
-        """Call back once, at the first release of one of them, as :meth:`lockkit.Lease.on_release` does: before any of the locks is released.
+        """Call back once, before any of the locks is released; see :meth:`lockkit.Lease.on_release`.
 
         If the callback hangs, the others are released when its budget is over.
         """
@@ -169,7 +169,7 @@ class AnyLeases(Answering, Sequence[E]):
             lease.on_release(first)
 
     def beat(self, progress: float | None = None, message: str | None = None) -> None:
-        """Tell with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""
+        """Report with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""
         for lease in self._leases:
             lease.beat(progress, message)
 
@@ -180,7 +180,7 @@ class AnyLeases(Answering, Sequence[E]):
         return self
 
     def invalid(self) -> LeaseLost | NotHeld:
-        """The error that says why they are not valid together: that of the first that was lost, or else that is not valid."""
+        """The error that says why they are not valid: that of the first lost, or else invalid, lease."""
         lost = [lease for lease in self._leases if lease.lost_because]
         over = [lease for lease in self._leases if not lease.valid()]
         return (lost or over or self._leases)[0].invalid()
@@ -191,7 +191,7 @@ class AnyLeases(Answering, Sequence[E]):
         """See :class:`lockkit.lib.leaving.Manager`."""
         self._entering = statement
 
-    # -- what a release decides after it
+    # -- after a release
 
     def _raise_failed(self, report: ReleaseReports) -> None:
         """Raise if no layer of the release of one got a definite answer."""
@@ -200,7 +200,7 @@ class AnyLeases(Answering, Sequence[E]):
             raise release_failed(failed)
 
     def _over(self, report: ReleaseReports, error: BaseException | None) -> None:
-        """The end of the statement that held them: add what went wrong to the error of its body, or raise if one was lost."""
+        """End the statement of the leases: add failures to its body's error, or raise if one was lost."""
         for lease, one in zip(self._leases, report.reports, strict=True):
             lease.over(one, error)
 
@@ -218,10 +218,10 @@ def combined(reports: Sequence[ReleaseReport | None]) -> ReleaseReports:
 
 
 def described(config: Config, leases: Sequence[AnyLease]) -> list[dict[str, object]]:
-    """The holds of leases, as a program that works under them finds them in its environment (:mod:`lockkit.protocol.outer`)."""
+    """The holds of leases, for the environment of a program under them (:mod:`lockkit.protocol.outer`)."""
     from lockkit.config.store_names import store_of
 
-    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
+    # A digest: a URL may contain a password, and child processes inherit the environment.
     store = digest(store_of(config))[:12]
     return [
         {

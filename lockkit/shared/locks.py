@@ -1,4 +1,4 @@
-"""The part that the locks of both faces share: what is decided before the first request, and after the grant."""
+"""The part that the locks of both faces share: decisions before the first request, and after the grant."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def arguments(
         weight: The weight of its claims.
         capacity: The capacity of the lock.
         options: The options of the lock.
-        pooled: Whether a pool makes the lock, whose name may then be that of one of its members or its gate.
+        pooled: Whether a pool makes the lock: then the name may be that of a member or gate.
 
     Raises:
         ConfigError: The name or an option is not allowed; the error says what is allowed.
@@ -72,18 +72,18 @@ def arguments(
 
 
 class AnyLock(AnyShortForm[E]):
-    """A reusable factory of leases on one name. :class:`~lockkit.Lock` and :class:`~lockkit.aio.AsyncLock` add the calls that wait.
+    """A reusable factory of leases on one name; the locks of the two faces add the calls that wait.
 
     Attributes:
         lease_of: Makes a lease of a hold, for the place in the user's program that took it.
         terms: The terms of the lock's claims, as the store gets them.
-        tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
-            it if another process is to release the claim after this one died: the function can save the token first. An exception
-            that the function raises ends the acquire.
+        tokens: A function that makes the token of a claim, called just before the claim is first sent; None
+            for a random token. Set it if another process is to release the claim after this one died: the
+            function can save the token first. An exception that the function raises ends the acquire.
     """
 
     _makes: Callable[..., Any]
-    """Makes a lease of an opening, a callback for its loss or None, an engine, a hold, and the place that took it."""
+    """Makes a lease of an opening, a callback for its loss or None, an engine, a hold, and its place."""
 
     def __init__(
         self,
@@ -119,10 +119,10 @@ class AnyLock(AnyShortForm[E]):
         return None if self._timeout == self._opening.config.timeout else self._timeout
 
     def held(self) -> bool:
-        """Whether the calling thread or task surely holds the lock now, through this client. Arithmetic; no I/O.
+        """Whether the calling thread or task surely holds the lock now, through this client. No I/O.
 
-        True for any lease of the name and kind that it took, by whichever lock object, and that is valid. A lease that was passed on
-        (:meth:`lockkit.Lease.detach`) counts for nobody. :meth:`lockkit.Client.inspect` shows who else holds it.
+        True for any valid lease of the name and kind that it took, by whichever lock object. A detached lease
+        (:meth:`lockkit.Lease.detach`) counts for nobody. :meth:`lockkit.Client.inspect` shows other holders.
         """
         engine = self._opening.engine
         holds = () if engine is None else engine.registry.holds.get(self.name, ())
@@ -153,11 +153,7 @@ class AnyLock(AnyShortForm[E]):
     # -- before the first request, and after the grant
 
     def note_for(self, reason: str | None) -> Mapping[str, object] | None:
-        """The note of an acquire with its own reason; None for that of the lock.
-
-        Raises:
-            ConfigError: The reason is not allowed.
-        """
+        """The note of an acquire with its own reason, None for the lock's; ConfigError for a bad reason."""
         return None if reason is None else noted(self._given, reason, self.name)
 
     def _checked(
@@ -168,11 +164,7 @@ class AnyLock(AnyShortForm[E]):
         *,
         detect: object = False,
     ) -> Mapping[str, object] | None:
-        """The note of an acquire, with the reason in it; None for that of the lock.
-
-        Raises:
-            ConfigError: An argument is not allowed; the error says what is allowed.
-        """
+        """The note of an acquire, with its reason, or None for the lock's; ConfigError for a bad argument."""
         if note is not None or reason is not None:
             note = noted(
                 self._given if note is None else note, self._reason if reason is None else reason, self.name
@@ -194,7 +186,7 @@ class AnyLock(AnyShortForm[E]):
         note: Mapping[str, object] | None = None,
         detects: bool = False,
     ) -> Attempt:
-        """An attempt to acquire, for a thread or task, that has not begun."""
+        """An attempt to acquire, for a thread or task, that has not started."""
         terms = self.terms
         if self._origin is not driver.origin:  # made before a fork
             terms = self.terms = terms._replace(owner=self._opening.owner)
@@ -232,18 +224,14 @@ class AnyLock(AnyShortForm[E]):
         return self._reentrant
 
     def _token(self) -> str:
-        """The token that the function in :attr:`tokens` returns.
-
-        Raises:
-            ConfigError: The function did not return a token.
-        """
+        """The token that the function in :attr:`tokens` returns; ConfigError if that is no token."""
         assert self.tokens is not None
         return check_token(self.tokens())
 
     def _inner(self, driver: Driver, key: weakref.ref[object], taken_at: Caller) -> E | None:
         """Add a level to a reentrant hold of a thread or task; None if it has none. The hold keeps its fence.
 
-        The caller has to check that the level is valid, to give it the lock's ttl if that is longer, and to call :meth:`_kept`.
+        The caller must check that the level is valid, lengthen its ttl to the lock's, and call :meth:`_kept`.
         """
         for hold in driver.registry.holds.get(self.terms.name, ()):
             if not hold.reentrant or hold.key != key or hold.claim.terms.kind not in self._serving:
@@ -269,15 +257,14 @@ class AnyLock(AnyShortForm[E]):
 
     def __repr__(self) -> str:
         terms = self.terms
-        return f"<{type(self).__name__} {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+        return (
+            f"<{type(self).__name__} {terms.name!r} {terms.kind} "
+            f"{terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+        )
 
 
 def check_detect(detect: object, name: str | None = None) -> None:
-    """Refuse a ``detect_deadlock`` that is not a bool.
-
-    Raises:
-        ConfigError: As said.
-    """
+    """Raise ConfigError for a ``detect_deadlock`` that is not a bool."""
     if not isinstance(detect, bool):
         raise ConfigError(f"detect_deadlock must be True or False, not {detect!r}", name=name)
 

@@ -1,6 +1,6 @@
 """The store of a client: opened when it is first used, and opened anew in a forked child.
 
-``connect()`` imports this module, and with it the whole engine, so that a signal handler that locks finds no module half imported.
+``connect()`` imports this module, and so the whole engine: a signal handler finds no half imported module.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = ["Opening", "for_the_user"]
 
 _log = Log("lockkit")
 _LEAST = 0.4
-"""Seconds that opening a store may take at least, even if less is left or configured: host names are resolved and TLS is negotiated."""
+"""Seconds that opening a store may take at least, to resolve host names and negotiate TLS."""
 
 
 class _Here:
@@ -67,7 +67,7 @@ class _Here:
     Attributes:
         driver: The engine, while the client is open.
         ended: The engine of a client that closes; its close() may have been interrupted.
-        failure: How opening the store last failed.
+        failure: The last failure to open the store.
         warnings: Warnings of the store that are not logged yet.
         journal: The event journal, if it is on and has no row of this client yet.
         first: Whether something is to be done before a lock is taken; see :meth:`Opening.begin`.
@@ -91,12 +91,13 @@ class _Here:
 
 
 class Opening:
-    """The state that a client, its locks and its leases share, such as the open store. Thread-safe. The store is closed when none of them exists any more.
+    """The state that a client, its locks and its leases share, such as the open store. Thread-safe.
 
-    A forked child starts afresh: a connection of its own, and none of its parent's leases.
+    The store is closed when none of them exists any more. A forked child starts afresh: a connection of its
+    own, and none of its parent's leases.
 
     Attributes:
-        here: The part that belongs to this process; after a fork still the parent's, until the child first uses the client.
+        here: The part of this process; after a fork the parent's, until the child first uses the client.
         where: "wrapper" in a program that runs another under a lock.
         closed: Whether the client is closed, so that it never opens the store again.
     """
@@ -130,7 +131,7 @@ class Opening:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities of the store, as declared until the store is open, then as the store has them: it may still learn its limits."""
+        """The capabilities of the store: as declared until it is open, then as the store reports them."""
         driver = self.here.driver
         return self._declared if driver is None else driver.backend.capabilities
 
@@ -155,9 +156,9 @@ class Opening:
         """The engine of this process; opens the store if there is none yet.
 
         Args:
-            patience: Seconds for which to try again while the store does not open; the call takes half a second longer at most.
-                0 for a single try; None for the request timeout, and beyond it for as long as the store is busy. Each
-                try takes at most the request timeout.
+            patience: Seconds for which to try again while the store does not open; the call takes half a
+                second longer at most. 0 for a single try; None for the request timeout, and beyond it for as
+                long as the store is busy. Each try takes at most the request timeout.
 
         Raises:
             BackendError: The store does not open.
@@ -170,7 +171,7 @@ class Opening:
             return patiently(*self.trying(patience))
 
     def trying(self, patience: float | None) -> tuple[Callable[[float], Driver], Tries]:
-        """One try to open the store, as a function of the seconds that it may take, and how often and how long to try. See :meth:`driver`."""
+        """One try to open the store, within the seconds that it is given, and the limits of the tries."""
         request = self.config.request_timeout
         longest = max(request, _LEAST)
         seconds = request if patience is None else patience
@@ -194,12 +195,12 @@ class Opening:
         return self._open, Tries(self.clock, seconds, tell, least, longest, endless=patience is None)
 
     def import_store(self) -> None:
-        """Import the code of the store, its client library included. If it fails, opening the store says why."""
+        """Import the code of the store and its client library. If that fails, opening the store says why."""
         with contextlib.suppress(Exception):
             self.plugins.check(self.config.url)
 
     def begin(self) -> None:
-        """Do what comes before the first lock: log the store's warnings, and have a first row in the event journal if that is on.
+        """Log the store's warnings, and write a first row in the event journal, before the first lock.
 
         A program that only inspects needs neither. Of several threads each waits until all is done.
         """
@@ -220,20 +221,20 @@ class Opening:
                 return
 
     def longer_ttl(self, ttl: float, present: float) -> float:
-        """Check the ttl of an ``extend``; see :func:`lockkit.shared.options.longer_ttl`. Another one than was asked for is logged."""
+        """Check the ttl of an ``extend``; log another one. See :func:`lockkit.shared.options.longer_ttl`."""
         longer = longer_ttl(ttl, present, self.capabilities, strict=self.config.strict)
         if longer != ttl:
             self.tell_ttl(ttl, longer)
         return longer
 
     def tell_ttl(self, asked: float, granted: float) -> None:
-        """Log, once for each pair, that the store grants another ttl than was asked for. Less than the store's margin is not worth a word."""
+        """Log, once per pair, that the store grants another ttl than asked for, unless within its margin."""
         can, mine = self.capabilities, object()
         if abs(granted - asked) > can.margin and self._ttls_told.setdefault((asked, granted), mine) is mine:
             _log.warning("%s", printable(misfit(asked, granted, self.url, can)))
 
     def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
-        """Make a background thread look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
+        """Have a background thread look for collected or left leases. Takes no lock, for finalizers."""
         driver = self.engine
         if driver is not None:
             driver.heartbeat.look()
@@ -252,11 +253,11 @@ class Opening:
 
     def close(self) -> None:
         """See :meth:`lockkit.sync.client.Client.close`."""
-        # If a signal interrupted lockkit, the close may need a mutex or a release that the interrupted frame holds.
+        # In a signal handler, the close may need a mutex or a release that the interrupted frame holds.
         self.end(INSIDE_PATIENCE if inside(_caller(sys._getframe(1))) else None)  # noqa: SLF001
 
     def end(self, patience: float | None) -> None:
-        """Close the client, and wait for the releases, for these seconds at most. They go on in the background."""
+        """Close the client; wait for the releases for these seconds at most. They go on in the background."""
         with self._own():
             here = self.here
             driver = here.ended or here.driver
@@ -270,7 +271,7 @@ class Opening:
                 here.ended = None
 
     def release_all(self, reason: Reason) -> None:
-        """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
+        """Release all holds and close the client, at the end of the process. Takes a bounded time."""
         ended = self.here.ended
         driver = ended if ended is not None and ended.origin.is_here() else self.engine
         if driver is not None:
@@ -295,7 +296,7 @@ class Opening:
         )
 
     def _own(self) -> threading.RLock:
-        """The mutex of this process; in a forked child this first replaces the state of the parent by a new one."""
+        """The mutex of this process; a forked child first replaces the state of its parent."""
         mutex = self._mutex.of_this_process()
         if not self.here.origin.is_here():
             with mutex:
@@ -325,7 +326,7 @@ class Opening:
                 driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver.ending)
                 self._declared = backend.capabilities
-                # CPython runs no signal handler between these steps. A handler that closed or used the client ran before.
+                # CPython runs no signal handler between these steps; one that used the client ran before.
                 if here.driver is None and not self.closed:
                     here.driver = driver
             except (Refused, Unknown) as trouble:
@@ -375,7 +376,8 @@ class Opening:
             if not (outer and isinstance(error.__cause__, ImportError)):
                 raise
             unavailable = BackendUnavailable(
-                "a signal handler interrupted the import of this store's client library, and cannot use the store before the import is done",
+                "a signal handler interrupted the import of this store's client library, "
+                "and cannot use the store before the import is done",
                 hint="use the client once before you install the handler, for instance with client.check()",
             )
             raise Refused(unavailable, retry=False) from error
@@ -405,7 +407,7 @@ class Opening:
         )
 
     def _watched(self, backend: Backend) -> tuple[frozenset[str], Implementation] | None:
-        """The locks whose last hold is kept in the store, and what keeps it; None if the configuration names none."""
+        """The locks whose last hold is kept in the store, and their recorder; None if none is configured."""
         config = self.config
         if not (config.metrics_names or config.alerts) or backend.capabilities.scope == "process":
             return None
@@ -460,11 +462,11 @@ def for_the_user() -> Iterator[None]:
         raise
 
 
-# The engine may outlive its client and must not keep the client alive, so the objects that it gets refer to no client.
+# The engine may outlive its client and must not keep it alive: the objects that it gets refer to no client.
 
 
 class _Journal:
-    """A writer of critical-failure records. A failure to write, such as a full disk, does not break the release."""
+    """A writer of critical-failure records. A failure to write (a full disk) does not break the release."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -478,7 +480,7 @@ class _Journal:
 
 
 def _dropping(driver: Driver) -> Callable[[object], None]:
-    """Return a callback for the collection of an opening, in case a signal interrupted its finalizer, which runs first."""
+    """A callback for the collection of an opening, in case a signal interrupted its finalizer."""
     found = weakref.ref(driver)
 
     def drop(_: object) -> None:

@@ -61,19 +61,19 @@ class Operations:
         self._opening.warn()
 
     def inspect(self, name: str) -> LockInfo:
-        """The queue of a name: holders and waiters, in order, with the state of their processes. Changes nothing."""
+        """The queue of a name, in order, with the states of the claims' processes. Changes nothing."""
         check_name(name)
         with IMPORTS:
             from lockkit.store.judging import judged_queue
         return judged_queue(self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name))
 
     def names(self, prefix: str = "", *, pattern: str | None = None, deep: bool = False) -> list[str]:
-        """The sorted names that have claims. Keys in the store that are not names of locks are left out, with a warning.
+        """The sorted names that have claims. Other keys in the store are left out, with a warning.
 
         Args:
-            prefix: Only names that begin with this text.
-            pattern: Only names that match this pattern: ``*`` stands for any text, ``?`` for one character, ``[ab]`` for one of
-                these (:mod:`fnmatch`). A name matches itself, whatever characters it has.
+            prefix: Only names that start with this text.
+            pattern: Only names that match this pattern (:mod:`fnmatch`): ``*`` is any text, ``?`` one
+                character, ``[ab]`` one of these. A name matches itself, whatever characters it has.
             deep: Scan the whole store, in case its index of names is incomplete.
         """
         if not isinstance(prefix, str):
@@ -101,9 +101,7 @@ class Operations:
         return names
 
     def namespaces(self) -> list[str]:
-        """The namespaces of the store in which there are claims, or that are drained, sorted.
-
-        A namespace whose claims have all lapsed may be among them.
+        """The sorted namespaces of the store that have claims, perhaps lapsed ones, or are drained.
 
         Raises:
             CapabilityError: The store cannot list its namespaces.
@@ -121,15 +119,15 @@ class Operations:
         return self._ask(ask)
 
     def deadlocks(self) -> list[Deadlock]:
-        """The deadlocks among threads and tasks that wait in this namespace, in whatever process and on whatever host.
+        """The deadlocks among threads and tasks that wait in this namespace, in any process and on any host.
 
-        Reads every queue, and if it finds a deadlock reads all of them again 2 s later: only what both looks find alike counts. So a
-        deadlock that is returned was there between the two. It may have been ended since, by a timeout for instance. A wait tells
-        others only after 1 s what its thread or task holds.
+        Reads every queue, and if it finds a deadlock reads all of them again 2 s later: only what both looks
+        find alike counts. So a returned deadlock existed between the two; it may have ended since. A wait
+        publishes what its thread or task holds only after 1 s.
 
-        Some deadlocks are not found: those through another client's namespace or store, through threads that wait for each other by
-        other means than locks, through a waiter that holds nothing and does not detect deadlocks itself, and through claims of a
-        lockkit that does not tell yet.
+        Not found are deadlocks through another client's namespace or store, through threads that wait for
+        each other by other means than locks, through a waiter that holds nothing and does not detect
+        deadlocks, and through claims of an older lockkit that publishes nothing.
         """
         with IMPORTS:
             from lockkit.drivers.waits import sleep_until
@@ -149,15 +147,15 @@ class Operations:
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """Force one named claim out, and no other.
 
-        A held claim is marked. Its holder learns that it is lost, and the next claim is granted only when the holder can no longer
-        believe that it holds.
+        A held claim is marked. Its holder learns of the loss, and the next claim is granted only when the
+        holder can no longer believe that it holds.
 
         Args:
             name: The lock.
             claim_id: The claim, as ``inspect`` shows it.
             reason: The reason, which is kept with the claim, in the log and in events.
-            now: Remove the claim at once. Then the holder may still believe that it holds the lock, until its next renewal at the
-                latest, within a third of its ttl: until then :meth:`~lockkit.Lease.ensure_held` passes.
+            now: Remove the claim at once. The holder may then believe that it holds, and
+                :meth:`~lockkit.Lease.ensure_held` pass, until its next renewal, within a third of its ttl.
         """
         check_name(name)
         _check_claim(name, claim_id)
@@ -186,10 +184,10 @@ class Operations:
     def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:
         """Ask the holder of one named claim to release it, without forcing anything.
 
-        The request stands in the claim's note, where ``inspect`` shows it. The holder's next renewal brings it, within about a third of
-        its ttl: then its ``lease.release_requested`` is set. What the holder does is up to its program. Requests of several users, or with
-        several reasons, stand side by side; the same user who asks again with the same reason renews the request, and the holder hears
-        of it again.
+        ``inspect`` shows the request, in the claim's note. The holder's next renewal brings it, within about
+        a third of its ttl: then its ``lease.release_requested`` is set. What the holder does is up to its
+        program. Requests of several users, or with several reasons, are kept side by side; the same user who
+        asks again with the same reason renews the request, and the holder hears of it again.
 
         Args:
             name: The lock.
@@ -201,7 +199,7 @@ class Operations:
 
         Raises:
             ConfigError: An argument is not allowed, or the claim's note has no room for another request.
-            NotHeld: There is no such claim, or it does not hold the lock (any more); the error names the claims that do.
+            NotHeld: There is no such claim, or it does not hold the lock; the error names the claims that do.
             CapabilityError: The store has no notes.
             BackendError: The store gave no answer; the request may have been made.
         """
@@ -215,7 +213,8 @@ class Operations:
             made = self._annotate(name, claim_id, patch)
         except ConfigError:
             raise ConfigError(
-                f"the note of claim {claim_id} of {name!r} has no room for another request; {len(asked)} were made before",
+                f"the note of claim {claim_id} of {name!r} has no room for another request; "
+                f"{len(asked)} were made before",
                 name=name,
                 hint=f"see what others have asked for: client.inspect({name!r})",
             ) from None
@@ -224,14 +223,13 @@ class Operations:
         return request
 
     def drain(self, reason: str = "") -> Drain:
-        """Give no new locks in this namespace from now on, to anybody, until :meth:`undrain`. Those who hold a lock may finish.
+        """Give no new locks in this namespace, to anybody, until :meth:`undrain`. Holders may finish.
 
-        When the call returns, every acquire that begins later is refused with :class:`~lockkit.errors.Drained`, and those who waited
-        are being refused. Holders renew, extend, confirm and release as ever, and a re-entrant acquire of a lock that the thread
-        or task holds already is no new acquire. The mark is kept by the store: it does not lapse, and a restart does not end it if
-        the store keeps its data. A second call replaces the mark.
-
-        Programs with a lockkit that is older than this ability do not know the mark.
+        When the call returns, every acquire that starts later is refused with
+        :class:`~lockkit.errors.Drained`, and the waiters are being refused. Holders renew, extend, confirm
+        and release as ever, and may acquire re-entrant locks again. The store keeps the mark: it does not
+        lapse, and a restart does not end it if the store keeps its data. A second call replaces the mark.
+        Programs with a lockkit older than this ability do not know it.
 
         Args:
             reason: Why, in one line of at most 200 characters; shown to everybody who is refused.
@@ -239,27 +237,28 @@ class Operations:
         Raises:
             ConfigError: The reason is not allowed.
             CapabilityError: The store cannot drain a namespace.
-            BackendError: The store gave no answer. The hint says if the namespace may be drained, and how that ends; so it may after a
-                KeyboardInterrupt. On a Redis Cluster it may be drained in part, until ``drain`` or ``undrain`` succeeds.
+            BackendError: The store gave no answer. The hint says if the namespace may be drained, and how
+                that ends; it may be after a KeyboardInterrupt, too, and on a Redis Cluster in part, until
+                ``drain`` or ``undrain`` succeeds.
         """
         with IMPORTS:
             from lockkit.shared import draining
         return draining.drain(self._opening, reason)
 
     def undrain(self) -> Drain | None:
-        """Give new locks in this namespace again. Returns the mark that was removed; None if the namespace was not drained.
+        """Give new locks in this namespace again. Returns the removed mark; None if there was no drain.
 
         Raises:
             CapabilityError: The store cannot drain a namespace.
             ConfigError: Another client has drained the namespace anew during the call; its mark stays.
-            BackendError: The store gave no answer; the namespace may be drained or not, and on a Redis Cluster in part: repeat the call.
+            BackendError: The store gave no answer; the namespace may be drained, or in part: repeat the call.
         """
         with IMPORTS:
             from lockkit.shared import draining
         return draining.undrain(self._opening)
 
     def drained(self, namespace: str | None = None) -> Drain | None:
-        """The mark of a drained namespace: who drains it, since when, and why. None if nobody does, or if the store cannot drain one.
+        """The mark of a drained namespace: by whom, since when, and why. None without a mark.
 
         Args:
             namespace: Another namespace of the store; None for that of this client.
@@ -272,15 +271,15 @@ class Operations:
     def resize(self, name: str, capacity: int) -> int:
         """Change the capacity of every claim of a semaphore, in one step. Returns the number of claims.
 
-        Holders stay holders and count; nothing more is granted until they fit. If the record of a pool's member fixes its capacity, as for the
-        memory of a GPU, the record is changed first, so that later requests have the new capacity, too.
+        Holders stay holders and count; nothing more is granted until they fit. If the record of a pool's
+        member fixes its capacity, as for the memory of a GPU, the record is changed first.
 
         Raises:
-            ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed; or it is a member of a pool that somebody
-                holds or waits for as a whole, and the new capacity would let others in beside that claim; or it is a member without claims
-                and without a record. Nothing is changed. The use and the growth are checked just before the change of the claims. A claim that
-                arrives in between is not seen; one for a whole GPU is given back by its own request, which finds the new capacity in the record
-                after the grant.
+            ConfigError: The name is in use as a mutex or reader/writer lock, whose capacity is fixed; or it
+                is a member of a pool that somebody holds or waits for as a whole, and the new capacity would
+                let others in beside that claim; or it is a member without claims and without a record.
+                Nothing is changed. A claim that arrives between the check and the change is not seen; one for
+                a whole GPU is given back by its own request, which reads the record after the grant.
         """
         check_name(name)
         whole(capacity, "capacity", name)
@@ -303,24 +302,28 @@ class Operations:
             raise ConfigError(
                 f"{name!r} has no claims and no record of its capacity, so nothing was changed",
                 name=name,
-                hint="a GPU gets its record when somebody takes it first; other members have the capacity that their programs say",
+                hint="a GPU gets its record when somebody takes it first; "
+                "other members have the capacity that their programs say",
             )
         try:
             if before is not None:
-                # A claim for the whole member may have come that knew the record as it was; later ones know the new one.
+                # A claim for the whole member may have come that knew the old record; later ones do not.
                 claims = self.inspect(name).claims
                 try:
                     check_growth(name, claims, capacity)
                 except ConfigError:
                     records.resize(self, name, before, only=capacity)
                     raise
-            # A claim that comes into an empty queue just now keeps its own capacity, so a whole one stays whole.
+            # A claim that comes into an empty queue just now keeps its own capacity: a whole one stays whole.
             count = 0
             if claims or not fixed:
                 count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
         except BackendError as error:
             if fixed:
-                error.hint = f"its record has capacity {capacity} already: resize it again, so that the claims in its queue have it, too"
+                error.hint = (
+                    f"its record has capacity {capacity} already: "
+                    "resize it again, so that the claims in its queue have it, too"
+                )
             raise
         took = time.monotonic() - began
         data = {"capacity": capacity, "claims": count}
@@ -362,7 +365,7 @@ class Operations:
         return list(self._ask(lambda driver, budget: driver.backend.check(budget)))
 
     def check_plugins(self) -> list[Finding]:
-        """The results of the plugins' health checks. A check that fails, or takes longer than 5 s, is a finding itself."""
+        """The plugins' health checks. A check that fails, or takes longer than 5 s, is a finding itself."""
         # Late: a program that only imports lockkit needs no plugins.
         with IMPORTS:
             from lockkit.plugins.calling import call_within

@@ -1,4 +1,4 @@
-"""The options of a lock, and the terms of its claims that follow from them. All options are checked before any I/O."""
+"""The options of a lock, and the terms of its claims. All options are checked before any I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
 
     class TypedDict:
-        """A base in the place of :class:`typing.TypedDict`, which compiles every annotation: a fiftieth of ``import lockkit``."""
+        """A stand-in for :class:`typing.TypedDict`, which would take a fiftieth of ``import lockkit``."""
 
         def __init_subclass__(cls, *, total: bool) -> None:
             """Take the keyword for type checkers."""
@@ -57,21 +57,23 @@ class Options(TypedDict, total=False):
     """Options of a lock. Options that are left out come from the config.
 
     Attributes:
-        ttl: Seconds that the store keeps the claim without renewal (30 unless configured), or the nearest that the store grants.
+        ttl: Seconds that the store keeps the claim without renewal (30 by default), or the nearest granted.
         timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
-        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence; not for
-            semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else until its last level is released; a
-            reader that wants to write gets DeadlockDetected. There is no downgrade: while a level that reads is left, the claim stays the
-            writer's, ``write().held()`` is true, and ``write()`` may be acquired again. An inner level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
-        auto_renew: Whether to renew in the background; without renewal a hold ends after its ttl unless extended.
+        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence;
+            not for semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else
+            until its last level is released; a reader that wants to write gets DeadlockDetected. A writer is
+            not downgraded: while a level that reads is left, ``write().held()`` is true, and ``write()`` may
+            be acquired again. An inner level has its own on_lost, and lengthens the ttl if its own is longer;
+            all other options of the outermost level stay.
+        auto_renew: Whether to renew in the background; otherwise a hold ends after its ttl unless extended.
         max_hold: Seconds after which a hold is ended; None for no limit.
         min_hold: Seconds from the grant for which the lock stays blocked, even if it is released earlier.
         lock_delay: Seconds for which the lock stays blocked after a hold that ended without a release.
-        process_bound: Whether the claim lasts as long as this process lives, instead of ending after its ttl; where the store can.
+        process_bound: Whether the claim ends with this process instead of after its ttl; where the store can.
         pulseless: Whether the claim lasts for its ttl even if this process ends.
         note: A JSON object that ``inspect`` shows with the claim.
         reason: Why the lock is taken, in at most 200 characters: shown wherever the holder is shown.
-        on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
+        on_lost: Called once, from another thread, when a hold is lost; see :meth:`lockkit.Lease.on_lost`.
     """
 
     ttl: float
@@ -90,15 +92,17 @@ class Options(TypedDict, total=False):
 
 # Written by docs/tables.py from lockkit.config.settings.
 class Settings(TypedDict, total=False):
-    """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.
+    """Further settings that ``connect`` takes by keyword, as defaults of all locks of the client.
 
-    Durations are in seconds; of one that may be None, None means no limit. Settings that are left out come from the config. :data:`lockkit.config.settings.SETTINGS` says more of each.
+    Durations are in seconds; None, where allowed, means no limit. Settings that are left out
+    come from the config. :data:`lockkit.config.settings.SETTINGS` says more of each.
 
     Attributes:
         ttl: How long the store keeps a hold that is not renewed.
         timeout: How long a caller waits for a lock in total.
         max_hold: End a hold that lasts longer than this.
-        min_hold: Keep the lock blocked for at least this long after its grant, even if it is released earlier.
+        min_hold: Keep the lock blocked for at least this long after its grant, even if it is released
+            earlier.
         lock_delay: Keep the lock blocked for this long after a hold that ended without a release.
         request_timeout: How long one request to the store, or one attempt to open it, may take.
         cleanup_budget: How long each cleanup hook may take before the release continues.
@@ -107,38 +111,54 @@ class Settings(TypedDict, total=False):
         age_warning: The age from which on a hold deserves a warning.
         age_soft: The age from which on a hold is suspicious.
         age_hard: The age from which on a hold is too old.
-        recover_limit: ``recover``: the most claims that all recoverers of a namespace together remove or evict within an hour.
+        recover_limit: ``recover``: the most claims that all recoverers of a namespace together remove or
+            evict within an hour.
         log_format: The format of the logs of the command line and the server.
         disable_plugins: The plugins (or distributions) to leave out.
         plugin_errors: Whether an error of a plugin is reported or raised.
-        metrics_enabled: Whether programs that use lockkit keep metrics in prometheus_client's default registry.
-        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics, as names or patterns such as ``"gpu/*"``.
-        metrics_raw_names: Whether a lock that matches none of ``metrics.names`` has its name as label, until there are ``metrics.most`` of them.
+        metrics_enabled: Whether programs that use lockkit keep metrics in prometheus_client's default
+            registry.
+        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics, as names or
+            patterns such as ``"gpu/*"``.
+        metrics_raw_names: Whether a lock that matches none of ``metrics.names`` has its name as label, until
+            there are ``metrics.most`` of them.
         metrics_most: The most locks that an exporter reads, and the most that are labelled with their names.
-        gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine.
+        gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for
+            GPUs on any machine.
         gpu_host: The name of this host for those who share its GPUs.
-        gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.
-        gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.
-        gpu_ignore: Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than ``gpu.ignore_memory``.
-        gpu_ignore_memory: How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.
+        gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and
+            holders that use more than they declared.
+        gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards
+            without persistence mode wake slowly.
+        gpu_ignore: Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server",
+            as long as they use no more than ``gpu.ignore_memory``.
+        gpu_ignore_memory: How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored
+            programs and by those that the driver does not list, such as a desktop.
         gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
         gpu_idle_after: How long a GPU that is held must be idle to be reported.
         alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
         alerts_group_interval: The least time between two notifications about a group whose alerts change.
-        alerts_repeat_interval: When a group whose alerts have not changed is told again, counted from its last notification.
+        alerts_repeat_interval: When a group whose alerts have not changed is told again, counted from its
+            last notification.
         alerts_most_per_hour: The most notifications in an hour, about whatever.
         alerts_look_every: The time between two looks at the store, and at the rules.
-        journal: Whether what happens is written to the event journal, which ``lockkit history``, ``report`` and ``audit`` read.
+        journal: Whether what happens is written to the event journal, which ``lockkit history``, ``report``
+            and ``audit`` read.
         journal_folder: The folder of the event journal.
-        journal_max_size: The size in MiB from which a file of the event journal is renamed, and another one begun.
+        journal_max_size: The size in MiB from which a file of the event journal is renamed, and another one
+            begun.
         journal_max_age: How long renamed files of the event journal are kept.
         journal_keep: How many renamed files of the event journal are kept.
-        serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its owner may read.
+        serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its
+            owner may read.
         serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
-        serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count.
+        serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose
+            X-Forwarded-For and X-Forwarded-Proto count.
         serve_public_url: ``serve``: the address at which people find the page, such as that of a proxy.
-        serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit recover --yes --every`` does.
-        serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.
+        serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit
+            recover --yes --every`` does.
+        serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells
+            alerts over the channels.
     """
 
     ttl: float
@@ -191,7 +211,7 @@ class Settings(TypedDict, total=False):
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:
-    """Refuse options that are unknown, of the wrong type, or not for this kind of lock, and a name that belongs to a pool unless ``pooled``.
+    """Refuse wrong options for this kind of lock, and unless ``pooled`` a name that belongs to a pool.
 
     Raises:
         ConfigError: An option is unknown or not allowed; the error says what is allowed.
@@ -232,11 +252,7 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
 
 
 def check_plain(function: object, what: str, name: str | None) -> None:
-    """Refuse a coroutine function where a plain function is called.
-
-    Raises:
-        ConfigError: The function is a coroutine function.
-    """
+    """Raise ConfigError for a coroutine function where a plain function is called."""
     if is_coroutine_function(function):
         raise ConfigError(
             f"{what} must be a plain function, not the coroutine function {function!r}",
@@ -249,8 +265,8 @@ def noted(note: Mapping[str, object] | None, reason: object, name: str) -> Mappi
     """The note of a claim, with the reason in it, if there is one.
 
     Raises:
-        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, or has lockkit's own key; or
-            the reason is not one line of at most 200 characters.
+        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, or
+            has lockkit's own key; or the reason is not one line of at most 200 characters.
     """
     # late: json takes time to import, and few locks have a note
     from lockkit.notes.remarks import unreserved, with_reason
@@ -280,8 +296,8 @@ def terms_of(
     A ttl that the store does not support becomes the nearest that it supports.
 
     Raises:
-        ConfigError: An option is not allowed, and the error says what is allowed; or with ``strict`` the store does not
-            have the stated ttl.
+        ConfigError: An option is not allowed, and the error says what is allowed; or with ``strict`` the
+            store does not have the ttl that was asked for.
         CapabilityError: The store does not support an option.
     """
     wish = options.get("ttl", config.ttl)
@@ -301,9 +317,12 @@ def terms_of(
     if process_bound and pulseless:
         raise ConfigError("process_bound and pulseless cannot both be True", name=name)
     for wanted, able, what, instead in (
-        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: the claim then lapses within its ttl"),
-        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and hold the lock for {durations.exact(min_hold)} yourself"),
-        (lock_delay > 0, can.lock_delay, "lock_delay", "leave lock_delay out, and check fences where you write"),
+        (process_bound, can.process_bound, "process-bound claims",
+         "leave process_bound out: the claim then lapses within its ttl"),
+        (min_hold > 0, can.min_hold, "min_hold",
+         f"leave min_hold out, and hold the lock for {durations.exact(min_hold)} yourself"),
+        (lock_delay > 0, can.lock_delay, "lock_delay",
+         "leave lock_delay out, and check fences where you write"),
         (capacity > 1, can.shared, "semaphores and reader/writer locks", "use a plain lock"),
     ):  # fmt: skip
         if wanted and not able:
@@ -329,17 +348,13 @@ def terms_of(
 
 
 def check_holds(min_hold: float, max_hold: float | None, name: str | None) -> None:
-    """Refuse a hold that would have to last longer than it may.
-
-    Raises:
-        ConfigError: ``max_hold`` is below ``min_hold``.
-    """
+    """Raise ConfigError if ``max_hold`` is below ``min_hold``."""
     if max_hold is not None and max_hold < min_hold:
         raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
 
 
 def longer_ttl(ttl: float, present: float, can: Capabilities, *, strict: bool = False) -> float:
-    """Check the ttl of an ``extend``; return the nearest that the store grants, in seconds, and never less than the present one.
+    """The ttl of an ``extend``: the nearest that the store grants, in seconds, and never below ``present``.
 
     Args:
         ttl: The ttl that the caller wants.
@@ -366,10 +381,6 @@ def longer_ttl(ttl: float, present: float, can: Capabilities, *, strict: bool = 
 
 
 def fitting(permits: object, capacity: object, name: str) -> None:
-    """Check the permits of an acquisition of a semaphore.
-
-    Raises:
-        ConfigError: They are no whole numbers, or the permits can never fit.
-    """
+    """Raise ConfigError unless permits and capacity are whole numbers, and the permits can fit."""
     if whole(permits, "permits", name) > whole(capacity, "capacity", name):
         raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)

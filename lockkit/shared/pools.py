@@ -1,4 +1,4 @@
-"""The part that both faces share of a pool: its members and its gate, and which requests can be met."""
+"""The part of a pool that both faces share: its members and its gate, and which requests can be met."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ K = TypeVar("K", bound=AnyLock[Any])
 
 
 class Request(NamedTuple):
-    """A request: some of the members in ``among``, each with its weight, of those that the chooser names, if there is one."""
+    """A request for some of the members in ``among``, each with its weight; the chooser, if any, decides."""
 
     wanted: int
     among: Mapping[str, int]
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 
 class AnyPool(AnyShortForm[H], Generic[H, K]):
-    """The members of a pool and its gate. :class:`~lockkit.Pool` and :class:`~lockkit.aio.AsyncPool` add the calls that wait."""
+    """The members of a pool and its gate; the pools of the two faces add the calls that wait."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         if options.get("reentrant"):
             raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
         self._options = options
-        # The gate lapses as a waiter does, not as a holder: whoever is stopped at it must not stop all others.
+        # The gate lapses like a waiter, not like a holder: a stopped process must not stop all others.
         of_gate: Options = {"ttl": UsualTtl(PATIENCE), "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
         if "reason" in options:
             of_gate["reason"] = options["reason"]
@@ -146,17 +146,17 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         return {member: self._lock(member, weight) for member, weight in weights.items()}
 
     def _lock_of(self, member: str) -> K:
-        """The lock of a whole member, without the gate, for code of lockkit that waits for this one member and holds no other meanwhile."""
+        """The lock of a whole member, without the gate: for code that waits for it and holds no other."""
         return self._lock(member, self.members[member])
 
     def _locks_of(self, member: str, weight: int) -> Sequence[K]:
-        """The locks that hold a member: its own, and that of the member which it stands within."""
+        """The locks that hold a member: its own, and that of the member around it."""
         own = self._lock(member, weight)
         around = self.within.get(member)
         return (own,) if around is None else (own, self._lock(around, weight))
 
     def _lock(self, member: str, weight: int) -> K:
-        """The lock of a member, for a claim of this weight; the same one each time, because to make one takes a while."""
+        """The lock of a member, for a claim of this weight; always the same one: making one takes a while."""
         lock = self._known.get((member, weight))
         if lock is None:
             capacity = self.members[member]
@@ -180,11 +180,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
     def _request(
         self, count: int, each: int | None, among: object, chooser: Chooser | None = None
     ) -> Request:
-        """Check a request.
-
-        Raises:
-            ConfigError: The request can never be met, or names a member that the pool does not have.
-        """
+        """Check a request; raise ConfigError if it can never be met, or names an unknown member."""
         pool = f"pool {self.pool!r}"
         if isinstance(among, str) or not (among is None or isinstance(among, Iterable)):
             raise ConfigError(f"among must be a list of members, not {among!r}", name=self.pool)
@@ -205,7 +201,8 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         inside = next((member for member in fits if self.within.get(member) in fits), None)
         if count > 1 and inside is not None:
             raise ConfigError(
-                f"a request for several members of {pool} names both {inside!r} and {self.within[inside]!r}, within which it stands",
+                f"a request for several members of {pool} names both {inside!r} and {self.within[inside]!r}, "
+                "within which it stands",
                 name=self.pool,
                 hint="say with among= which of them will do",
             )
@@ -214,15 +211,14 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         return Request(count, fits, chooser)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.pool!r} of {', '.join(f'{name} ({room})' for name, room in self.members.items())}>"
+        return (
+            f"<{type(self).__name__} {self.pool!r} "
+            f"of {', '.join(f'{name} ({room})' for name, room in self.members.items())}>"
+        )
 
 
 def _check_chooser(chooser: Chooser, pool: str) -> None:
-    """Check a chooser.
-
-    Raises:
-        ConfigError: The chooser lacks a method, has one that is a coroutine function, or its ``every`` is no time.
-    """
+    """Raise ConfigError if a chooser lacks a method, has a coroutine for one, or its ``every`` is no time."""
     for name in ("choose", "judge"):
         method = getattr(chooser, name, None)
         if not callable(method):

@@ -1,4 +1,4 @@
-"""The part of the short form, ``with lock:``, that both faces share: its leases are kept for each thread or task."""
+"""Both faces' part of the short form, ``with lock:``: its leases are kept for each thread or task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ L = TypeVar("L", bound=Held)
 
 
 class _InNoWith(NotHeld, AttributeError):
-    """The error of :attr:`AnyShortForm.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
+    """Raised by :attr:`AnyShortForm.lease` outside of a ``with``; an AttributeError too, for ``hasattr``."""
 
     name: str | None = None
     """The lock. Hides the attribute of AttributeError, which no pickle of ours would keep."""
@@ -36,7 +36,7 @@ class _InNoWith(NotHeld, AttributeError):
 class AnyShortForm(Answering, Generic[L]):
     """A factory of leases that is a context manager itself: the part that both faces share.
 
-    A statement, or a block of ``contextlib.ExitStack``, knows the lease that it took, even if it ends in another thread or task.
+    A statement, or a block of ``contextlib.ExitStack``, knows its lease, even in another thread or task.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -50,7 +50,7 @@ class AnyShortForm(Answering, Generic[L]):
 
     @property
     def _short(self) -> weakref.WeakKeyDictionary[object, list[L]]:
-        """The leases of each thread or task. Made when it is first needed, because most locks of a program live for one acquire."""
+        """The leases of each thread or task. Made late: most locks of a program live for one acquire."""
         made: weakref.WeakKeyDictionary[object, list[L]] | None = self.__dict__.get("_leases")
         return self.__dict__.setdefault("_leases", weakref.WeakKeyDictionary()) if made is None else made
 
@@ -105,10 +105,10 @@ class AnyShortForm(Answering, Generic[L]):
     def _left(self, statement: Statement | None) -> L:
         """Find the lease of the block that ends.
 
-        A ``with`` statement, or a block of ``contextlib.ExitStack``, knows its own lease. An explicit call of ``__exit__`` ends the
-        last lease that this thread or task took by an explicit call of ``__enter__``. If there is none the call raises NotHeld,
-        because a guess might release a lease that somebody else uses. A bound ``__exit__`` that is called again after the release
-        of its own lease counts as an explicit call.
+        A ``with`` statement, or a block of ``contextlib.ExitStack``, knows its own lease. An explicit call of
+        ``__exit__`` ends the last lease that this thread or task took by an explicit call of ``__enter__``.
+        If there is none the call raises NotHeld: a guess might release a lease that somebody else uses. A
+        bound ``__exit__`` that is called again after the release of its own lease counts as an explicit call.
         """
         lease: L | None = None if statement is None else cast("L | None", statement.lease)
         if lease is not None and statement is not None and (not statement.stands or lease.report is not None):
@@ -122,7 +122,8 @@ class AnyShortForm(Answering, Generic[L]):
             lease = self._by_hand()
         if lease is None:
             raise NotHeld(
-                f"this thread or task called __exit__ of {self.name!r} without having called __enter__ first; nothing was released",
+                f"this thread or task called __exit__ of {self.name!r} "
+                "without having called __enter__ first; nothing was released",
                 name=self.name,
                 hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
             )
@@ -133,7 +134,7 @@ class AnyShortForm(Answering, Generic[L]):
         return lease
 
     def _by_hand(self) -> L | None:
-        """The last lease that this thread or task took by an explicit call of ``__enter__`` and has not released."""
+        """The last lease that this thread or task took by calling ``__enter__``, and has not released."""
         leases = self._short.get(asker()(), ())
         return next((own for own in reversed(leases) if own.level.statement is None), None)
 
@@ -142,7 +143,7 @@ class AnyShortForm(Answering, Generic[L]):
         """The lease of the innermost ``with lock:`` block that the caller is in.
 
         Raises:
-            NotHeld: The calling thread or task is in no such block. An AttributeError as well, so that ``hasattr`` is False there.
+            NotHeld: The calling thread or task is in no such block; also an AttributeError, for ``hasattr``.
         """
         leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
         if len(leases) > 1:  # one may belong to a suspended generator, not to the caller
