@@ -1,12 +1,12 @@
 """The driver for event loops: performs the protocol's effects in coroutines, for the engine of a client.
 
-Only what waits is here. Heartbeat, deadlines, orphans and events are those of :class:`~lockkit.drivers.threads.Driver`, on threads: a
-loop that stands still must not end a hold.
+Only what may wait runs on the loop. Heartbeat, deadlines, orphans and events stay on the threads of
+:class:`~lockkit.drivers.threads.Driver`, so a blocked loop ends no hold.
 
 Rules kept here:
 
-- Nothing that belongs to a cancelled acquire depends on the loop: its claim is handed to the background without a wait.
-- A call that runs on a thread cannot be cancelled. What a cancelled acquire has left is removed after this call, never beside it.
+- A cancelled acquire depends on the loop for nothing: it hands its claim to the background without waiting.
+- A call on a thread cannot be cancelled. Claims that it leaves of a cancelled acquire are removed later.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Performer(Protocol):
 
 
 class ThreadPools:
-    """The threads of a client for calls that its event loops must not make: one pool for acquires, one for all other calls.
+    """A client's threads for calls that its event loops must not make: a pool for acquires, one for the rest.
 
-    A release, or a question about a hold, so never waits for acquires.
+    So a release, or a question about a hold, never waits for acquires.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class LoopDriver:
         self.at_once = extras.at_once
 
     def runs(self) -> bool:
-        """Whether the loop runs. A loop that was closed is forgotten, with its connections: they refer to the tasks that wait for a reply.
+        """Whether the loop runs. A closed loop is forgotten, with its connections, which refer to tasks.
 
         Any thread may call this.
         """
@@ -120,7 +120,7 @@ class LoopDriver:
         return self.loop.is_running()
 
     def _may_go_on(self) -> bool:
-        """Whether the loop may still continue an acquisition: it runs; or it may run again, and the client is not closed."""
+        """Whether the loop may continue an acquisition: it runs, or may do so before the client closes."""
         return self.runs() or not (self.loop.is_closed() or self.driver.closed)
 
     # -- acquire
@@ -158,7 +158,7 @@ class LoopDriver:
     async def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
-        """Like :meth:`lockkit.drivers.threads.Driver.acquire_together`, with the same duties of the caller."""
+        """Like :meth:`lockkit.drivers.threads.Driver.acquire_together`; the caller has the same duties."""
         driver = self.driver
         together.runs = self._runs
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
@@ -180,9 +180,9 @@ class LoopDriver:
         return got
 
     def take_back(self, attempt: UnderWay) -> None:
-        """End an attempt that is ``over``; the background removes what it may have left in the store. Never blocks.
+        """End an attempt that is ``over``; the background removes what it may have left. Never blocks.
 
-        What a thread's call for the attempt leaves is taken back once that call is over.
+        Claims that a thread's call for the attempt leaves are taken back after that call.
         """
         job = attempt.call
         if job is None or job.cancel() or job.done():
@@ -200,7 +200,7 @@ class LoopDriver:
     # -- release
 
     def release(self, hold: Hold, reason: Reason) -> LoopRelease:
-        """Begin the release of a hold, or continue it; see :meth:`lockkit.drivers.releases.Releases.release`."""
+        """Start or continue the release of a hold; see :meth:`lockkit.drivers.releases.Releases.release`."""
         return LoopRelease(self, hold, reason)
 
     # -- calls
@@ -212,7 +212,7 @@ class LoopDriver:
         return self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
 
     async def request(self, request: Request, attempt: UnderWay) -> object:
-        """Send a request of an acquire that is not an exchange: directly if the store is ``at_once``, else on a thread."""
+        """Send a request of an acquire that is no exchange: here if ``at_once``, else on a thread."""
         if self.at_once:
             return ask(self.driver.backend, request)
         job: Job[object] = Job()
@@ -239,7 +239,7 @@ class LoopDriver:
         return pool.submit(call, job)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Make a blocking call: on a thread, unless the store answers at once. A cancelled caller does not wait for the thread."""
+        """Make a blocking call, on a thread unless ``at_once``. A cancelled caller does not wait for it."""
         if self.at_once:
             return work()
         return await result_of(self.pools.others.submit(work), self.loop, None)
@@ -270,7 +270,7 @@ class _Acquisition:
         self._on_wait = on_wait
         self.waits: LoopWaits | None = None
 
-    # No coroutine of its own: each costs a waiter memory as long as it waits.
+    # No separate coroutine: each costs a waiter memory as long as it waits.
 
     def perform(self, effect: Effect) -> Awaitable[object]:
         """Perform an effect that may block."""

@@ -1,4 +1,4 @@
-"""on_lost callbacks, on threads of their own, so that no plugin and no other callback can delay one."""
+"""on_lost callbacks, on separate threads, so that no plugin and no other callback can delay one."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Callbacks:
         self.look()
 
     def look(self) -> bool:
-        """Start a thread if a callback waits for one, and log the callbacks that hang; False if another look is needed soon.
+        """Start threads for waiting callbacks, and log hanging ones; False if another look is needed soon.
 
-        Threads whose callback hangs do not count against the first limit; otherwise a few hanging callbacks would block all others.
+        Threads whose callback hangs do not count against the first limit, so a few cannot block the rest.
         """
         with self._mutex:
             self._name_hanging()

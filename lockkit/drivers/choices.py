@@ -1,4 +1,4 @@
-"""Ask the choosers of requests to pools, on threads of their own: a chooser is code of the user, which may block or hang."""
+"""Ask the choosers of requests to pools, on separate threads: a chooser is user code and may block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lockkit.protocol.running import ask_chooser
 __all__ = ["Choices"]
 
 _THREADS = 4
-"""The largest number of threads of a client that ask choosers. Further requests wait for them, within their budgets."""
+"""The most threads of a client that ask choosers. Further requests wait for them, within their budgets."""
 
 _MOST = 64
 """The largest number of threads of a client in choosers, those included whose requests have given up."""
@@ -25,12 +25,12 @@ class Choices:
         self._pool = ThreadPool("lockkit-choose", _THREADS)
 
     def submit(self, effect: Choose | Judge) -> Job[object]:
-        """Have a chooser asked, with the context variables of the calling thread or task."""
+        """Ask a chooser on a thread, with the context variables of the calling thread or task."""
         context = copy_context()
         return self._pool.submit(lambda: context.run(ask_chooser, effect))
 
     def give_up(self, job: Job[object]) -> None:
-        """Wait no longer for a chooser. A thread that it keeps is replaced, so that choosers that hang hold up no others, up to a limit."""
+        """Stop waiting for a chooser. Up to a limit, a hanging thread is replaced, so others can continue."""
         self._pool.give_up(job, _MOST)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Cleanup hooks, each on a thread of its own with the caller's context variables and a time budget."""
+"""Cleanup hooks, each on a separate thread with the caller's context variables and a time budget."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CleanupHook(NamedTuple):
         plugin: The name of the plugin; ``on_release`` for a callback.
         call: Called with ``context=``.
         own: The plugin's own function, the same for all its clients; None for a callback.
-        for_devices: Whether the hook is called only where a device stands behind the lock, such as lockkit's own for GPUs.
+        for_devices: Whether the hook runs only for locks of devices, like lockkit's own hook for GPUs.
     """
 
     plugin: str
@@ -43,16 +43,12 @@ class CleanupHook(NamedTuple):
 
     @property
     def limited(self) -> bool:
-        """Whether it may be disabled after overruns.
-
-        A callback is called once, so it need not be. A hook for devices bounds each of its steps, so it ends by itself; without it no card
-        would be cleaned again.
-        """
+        """Whether the hook may be disabled after overruns: not a callback, nor the cleaning of devices."""
         return self.own is not None and not self.for_devices
 
 
 def hooks_of(hold: Hold, plugins: Sequence[Implementation]) -> list[CleanupHook]:
-    """The hooks of one release: the callbacks of the leases first, then the hooks of plugins, if they are for this lock.
+    """The hooks of one release: the callbacks of the leases, then the plugins' hooks that apply to this lock.
 
     Args:
         hold: The hold.
@@ -143,7 +139,7 @@ class CleanupRuns:
     def start(self, plugin: str, budget: float) -> None:
         """Start a hook that may take ``budget`` seconds, unless it has been started or is disabled.
 
-        An interrupted call may or may not have started the hook; a second call starts the hook only if the first did not.
+        After an interrupted call, call again: the hook starts only if the first call did not start it.
         """
         run = self._runs.get(plugin)
         if run is None:
@@ -185,8 +181,8 @@ class CleanupRuns:
 class _Run:
     """One hook, to be run once.
 
-    The threads share only bare locks and plain attributes, because a signal handler that raises between two bytecodes of the
-    waiting thread cannot leave those half changed (see :class:`~lockkit.lib.bell.Bell`).
+    The threads share only bare locks and plain attributes: a signal handler that raises in the waiting thread
+    cannot leave those half changed (see :class:`~lockkit.lib.bell.Bell`).
     """
 
     def __init__(self, hook: CleanupHook, context: CleanupContext, budget: float, clock: Clock) -> None:

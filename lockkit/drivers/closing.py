@@ -25,7 +25,7 @@ _log = Log("lockkit")
 _CREW = 32
 """The threads of the crew: how many holds are released at the same time."""
 _LEAST = 0.25
-"""Seconds that each release gets at least for its requests if there are more holds than threads in the crew."""
+"""Minimum seconds for each release's requests if there are more holds than threads in the crew."""
 _GRACE = 0.2
 """Seconds beyond its budget after which a release is not waited for any longer."""
 _TICK = 0.005
@@ -38,9 +38,9 @@ class Closing:
     """The releases of a client that closes.
 
     Args:
-        budget: Seconds that the requests of all of them may take together; cleanup hooks have their own budgets.
-        ends: Whether the process ends. Then daemon threads go on until the interpreter is gone, perhaps for long, because other
-            functions run at exit, too. Holds under which they may work are kept, and end with the process.
+        budget: Seconds for the requests of all releases together; cleanup hooks have their own budgets.
+        ends: Whether the process ends. Daemon threads may then run until the interpreter is gone, so the
+            holds under which they may work are kept, and end with the process.
     """
 
     def __init__(self, driver: Driver, reason: Reason, budget: float, *, ends: bool = False) -> None:
@@ -55,7 +55,7 @@ class Closing:
         self._released = Bell()
 
     def run(self) -> None:
-        """Cancel all waits, release all holds but those kept, try the orphan list once, deliver events to plugins; then stop renewing."""
+        """Cancel waits, release all holds but those kept, try orphans once, flush events; stop renewing."""
         driver = self._driver
         try:
             self._release_all()
@@ -71,7 +71,7 @@ class Closing:
         driver = self._driver
         self._began = self._working_time()
         driver.ending.wake_all()
-        # Include holds whose release was interrupted: they may no longer be members. A thread that is at a release finishes it.
+        # Include interrupted releases, whose holds may no longer be members. A running release continues.
         holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
         if self._ends:
             kept = driver.ending.kept = [
@@ -109,11 +109,11 @@ class Closing:
         return self._budget - (self._working_time() - self._began)
 
     def _working_time(self) -> float:
-        """A clock that stands still while cleanup hooks run."""
+        """A clock that stops while cleanup hooks run."""
         return self._driver.clock.now() - self._driver.releases.cleaning.total()
 
     def _unsettled(self) -> bool:
-        """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
+        """Whether an acquire runs, or has left claims that are not on the orphan list yet."""
         return not all(attempt.over and not attempt.sent for attempt in list(self._driver.under_way))
 
     def _unfinished(self, holds: list[Hold]) -> list[Hold]:
@@ -151,7 +151,7 @@ class Closing:
         return min(left, max(fair, _LEAST), self._driver.request_timeout)
 
     def _drop(self, hold: Hold) -> None:
-        """Give up a release that does not return: stop renewing the hold, and leave its claim to the background."""
+        """Give up a release that does not return: stop renewing, and leave the claim to the background."""
         driver = self._driver
         how = hold.end()
         driver.beats.withdraw(hold.claim.token)

@@ -1,6 +1,6 @@
 """The queue of events or alerts for one hook of one plugin, and the thread that delivers them.
 
-A hook that hangs delays no other. What it was not told is counted, and it hears how much it has missed once it returns.
+A hook that hangs delays no other. Its events are dropped meanwhile, and it gets their number afterwards.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Delivery:
         self._bell.ring()
 
     def _put_missed(self, before: Event) -> None:
-        """Queue the number of events that were dropped. Two threads at once may tell of one gap twice; it is never left out."""
+        """Queue the number of dropped events. Two threads may report a gap twice, but never omit it."""
         if self._missed:
             missed, self._missed = self._missed, 0
             self._queue.append(
@@ -84,7 +84,7 @@ class Delivery:
             )
 
     def _put_last(self, closed: Event) -> None:
-        """Queue the last event of a client, however many are queued: without it nobody could tell that some are missing."""
+        """Queue a client's last event even if the queue is full: it reveals that events are missing."""
         self._put_missed(closed)
         self._queue.append(closed)
         with self._mutex:
@@ -95,7 +95,7 @@ class Delivery:
         self._bell.ring()
 
     def leave(self) -> None:
-        """Leave what is queued to the thread, or drop and count it if the hook hangs: the client is closed, and nobody looks any more."""
+        """Leave the queue to the thread, or drop and count it if the hook hangs: the client is closed."""
         self._name_hanging()
         if self._hanging.get(self._key):
             self.drop_rest()
@@ -103,7 +103,7 @@ class Delivery:
             _late.add(self)
 
     def drop_rest(self) -> None:
-        """Drop and count what is queued, but for the last event of the client and the number of those that are missing before it."""
+        """Drop and count the queue, except the client's last event and the number missing before it."""
         left: list[Event | Alert] = []
         while self._queue:
             with suppress(IndexError):  # the thread took it
@@ -127,7 +127,7 @@ class Delivery:
             )
 
     def look(self) -> bool:
-        """Start the thread if that failed before, and log a hook that hangs; False if the thread still cannot be started."""
+        """Start the thread if that failed before, and log a hanging hook; False if it fails again."""
         self._name_hanging()
         return not self._queue or self._start()
 
@@ -153,12 +153,12 @@ class Delivery:
                     start(lambda: self._run(owner), name)
                 except RuntimeError:  # no more threads, for now or because the interpreter is shutting down
                     return False
-                # If a signal handler interrupts this, two threads may be started; the older one then ends itself.
+                # A signal handler that interrupts this may cause a second thread; the older one then ends.
                 self._owner = owner
         return True
 
     def _name_hanging(self) -> None:
-        """Log a hook that has not returned for long. It is then not called again until it returns."""
+        """Log a hook that has not returned for long. The hook is not called again until it returns."""
         if not self._hangs():
             return
         with self._mutex:
@@ -221,7 +221,7 @@ class Delivery:
 
 
 def _end_late() -> None:
-    """Give slow hooks of closed clients a moment at the end of the process, then drop and count what is left."""
+    """Give slow hooks of closed clients a moment at the end of the process, then drop and count the rest."""
     end = time.monotonic() + _LAST_MOMENT
     for delivery in list(_late):
         delivery.join(end - time.monotonic())
@@ -229,14 +229,14 @@ def _end_late() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: what its parent's clients have not told is the parent's to count."""
+    """In a forked child: the parent counts what its clients did not deliver."""
     _late.clear()
     _afterwards.clear()
 
 
 _late: set[Delivery] = set()
-"""The deliveries of closed clients whose hook is slow. What is left of them at the end of the process is counted then."""
+"""The deliveries of closed clients whose hook is slow. Events not delivered at exit are counted."""
 _afterwards: dict[object, list[Delivery]] = {}
-"""The deliveries of closed clients that have last words for a hook which hangs in a call of another client."""
+"""The deliveries of closed clients with a last event for a hook that hangs in a call of another client."""
 atexit.register(_end_late)
 Forks(in_child=_forget)

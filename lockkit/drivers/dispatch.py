@@ -1,6 +1,6 @@
-"""Deliver events and alerts: log records at once, on_lost callbacks and plugins on threads of their own, so that no caller waits.
+"""Deliver events and alerts without delaying the caller: log at once, call on_lost and plugins on threads.
 
-Each plugin's ``lockkit_event`` and each ``lockkit_alert`` has a queue and a thread of its own. A hook that hangs delays no other.
+Each ``lockkit_event`` and ``lockkit_alert`` hook has a queue and a thread. A hook that hangs delays no other.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _ONLY_ALERTS = (
 )
 """Alerts that no event accompanies, so that they are logged themselves."""
 _MANY = 10
-"""Log records about an outage in one second; further ones are only counted, and the next record gives their number. Losses are always logged."""
+"""The most records about an outage in one second; the next one counts the rest. Losses are always logged."""
 _OUTAGE = ("renewal_failed", "unanswered")
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is logged at INFO."""
@@ -86,11 +86,10 @@ class Dispatcher:
         counters: Counts what is dropped and what hangs.
         events: The ``lockkit_event`` implementations.
         alerts: The ``lockkit_alert`` implementations.
-        named: The names of a few locks, and one more ``lockkit_event`` implementation that hears of these alone, so that all others pay
-            nothing for it.
+        named: The names of a few locks, and one more ``lockkit_event`` implementation, which sees only these.
 
     Attributes:
-        listening: Whether any plugin hears of all events or alerts.
+        listening: Whether any plugin gets all events or alerts.
         names: The names of ``named``.
     """
 
@@ -112,7 +111,7 @@ class Dispatcher:
         self.listening = bool(events or alerts)
 
     def wants(self, kind: str) -> bool:
-        """Whether a plugin or the log would get an event of this kind, so that the hot path need not create others."""
+        """Whether a plugin or the log would get an event of this kind; the hot path creates no other."""
         return self.listening or _log.isEnabledFor(_LEVELS[kind])
 
     def tell(self, what: Event | Alert) -> None:
@@ -138,7 +137,7 @@ class Dispatcher:
                 delivery.put(dated)
 
     def _write(self, level: int, event: Event) -> None:
-        """Log an event, unless very many are alike: in an outage every heartbeat fails for thousands of holds."""
+        """Log an event, unless many are alike: in an outage each heartbeat fails for thousands of holds."""
         if event.kind in _OUTAGE:
             now = time.monotonic()
             since, count = self._failed
@@ -165,7 +164,7 @@ class Dispatcher:
         CALLBACKS.run(callback, f"on_lost of {name!r}", self)
 
     def look(self) -> bool:
-        """Start threads that could not be started before, and log hooks that hang; False if a thread still cannot be started."""
+        """Start threads that failed to start, and log hanging hooks; False if a thread still fails."""
         started = CALLBACKS.look()
         for delivery in self._all:
             started = delivery.look() and started
@@ -180,10 +179,9 @@ class Dispatcher:
             time.sleep(0.005)
 
     def close(self, timeout: float) -> None:
-        """Have the threads end after they have delivered their queues, and wait for them, at most ``timeout`` seconds in all.
+        """Have the threads deliver their queues and end; wait at most ``timeout`` seconds in all.
 
-        What a slow hook has not been told by then is told while the process lives. What a hook that hangs has not been told is dropped and
-        counted now.
+        A slow hook gets the rest while the process lives; a hanging hook's rest is dropped and counted.
         """
         end = time.monotonic() + timeout
         deliveries = self._all
@@ -194,7 +192,7 @@ class Dispatcher:
             delivery.leave()
 
     def end(self, timeout: float) -> None:
-        """Wait for what is being told, at most ``timeout`` seconds; drop and count the rest, because the process ends."""
+        """Deliver for at most ``timeout`` seconds, then drop and count the rest: the process ends."""
         self.flush(timeout)
         for delivery in self._all:
             delivery.drop_rest()

@@ -31,15 +31,15 @@ _CLOSE_BUDGET = 1.9
 
 
 class Ending:
-    """The end of one engine. The engine closes once, and lets go of its store once, whoever asks for that and however often.
+    """The end of one engine: it closes once, and lets go of its store once, however often this is requested.
 
     Args:
         driver: The engine.
 
     Attributes:
         origin: The process of the engine.
-        kept: The holds of daemon threads that go on while the process ends: they are not released, and renewed to the end.
-        gone: Whether the end has begun, or the end of the process has; a finalizer need not begin it then.
+        kept: The holds of daemon threads that run on while the process ends: renewed, and not released.
+        gone: Whether the close or the end of the process has started, so that a finalizer need not start it.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -53,9 +53,9 @@ class Ending:
         self.gone = False
 
     def close(self, reason: Reason) -> None:
-        """Release what is held, take back what is waiting, try the orphan list once; bounded. Then stop renewing.
+        """Release holds, take back waits, try the orphans once, in a bounded time; then stop renewing.
 
-        May be called again, from any thread, also after an exception of a signal handler ended it: it goes on.
+        Any thread may call this again, also after a signal handler's exception: the close continues.
         """
         self._errand(reason, _CLOSE_BUDGET).wait()
 
@@ -77,7 +77,7 @@ class Ending:
         return Errand("lockkit-close", Closing(driver, reason, budget, ends=ends).run, driver.heartbeat.lend)
 
     def await_close(self, longest: float) -> None:
-        """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
+        """Wait for the close, ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
         driver, began = self._driver, time.monotonic()
         if self._closing is not None:
             self._closing.wait(longest, lambda: driver.releases.cleaning.moving)
@@ -86,8 +86,9 @@ class Ending:
         if kept:
             _log.log(
                 logging.DEBUG if driver.backend.capabilities.process_bound else logging.WARNING,
-                "a daemon thread works under %s while the process ends, so it is held to the end of the process, and lapses by %s at the "
-                "latest; to free it at once, have the thread end before, and join it",
+                "a daemon thread works under %s while the process ends, so it is held to the end of "
+                "the process, and lapses by %s at the latest; to free it at once, have the thread end "
+                "before, and join it",
                 *self._names_and_end(kept),
             )
         left = [
@@ -96,7 +97,8 @@ class Ending:
         ]
         if left:
             _log.error(
-                "the process ends with claims that the store did not confirm to be removed (%d: %s); they lapse by %s",
+                "the process ends with claims that the store did not confirm to be removed (%d: %s); they "
+                "lapse by %s",
                 len(left),
                 *self._names_and_end(left),
             )
@@ -109,13 +111,14 @@ class Ending:
         return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])]), end
 
     def leave(self, reason: Reason) -> Errand:
-        """Close, and let go of the store once nothing is left to remove: for a client in a process that lives on.
+        """Close, and let go of the store once nothing is left to remove: for a process that lives on.
 
-        An exception of a signal handler finds nothing done, or all decided: then the background begins it if nobody else
-        does, at the latest within a ttl, or when the client is collected. May be called again, from any thread.
+        A signal handler's exception comes before anything is done or after all is decided. Then the
+        background starts the close, within a ttl, or when the client is collected. May be called again, from
+        any thread.
 
         Returns:
-            The work to be waited for, or begun.
+            The work, to be waited for or started.
         """
         with self._mutex:
             closing = self._to_close(reason, _CLOSE_BUDGET)
@@ -163,10 +166,10 @@ class Ending:
             driver.heartbeat.look()
 
     def look(self) -> None:
-        """In the deadline thread: begin an end that is due, or that a signal has kept from being begun."""
+        """In the deadline thread: start an end that is due, or whose start a signal prevented."""
         if self._dropped and (self._driver.closed or self._driver.heartbeat.empty):
             self.leave("exit").begin()
-        elif self._leaving is not None:  # perhaps a signal came before it was begun
+        elif self._leaving is not None:  # perhaps a signal prevented the start
             self._leaving.begin()
 
     def wake_all(self) -> None:

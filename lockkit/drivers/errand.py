@@ -18,14 +18,13 @@ _LONG = 1.0
 
 
 class Errand:
-    """A piece of work that runs once, on a thread of its own, even if several threads ask for it.
+    """A piece of work that runs once, on a separate thread, even if several threads ask for it.
 
     Signal handlers run only in the main thread, so a Ctrl-C can end a wait for the work, but never the work.
 
     Args:
         work: The work to do; an exception that it raises is logged.
-        lend: Gives the work to a thread that already runs; returns False if there is none. Used at the end of the interpreter,
-            when no thread can be started.
+        lend: Gives the work to a running thread if none can be started; returns False if there is none.
 
     Attributes:
         over: Whether the work is done.
@@ -54,19 +53,19 @@ class Errand:
         self._begun = True
 
     def do(self) -> None:
-        """Do the work in this thread, or wait if another thread is doing it. For threads that no signal interrupts."""
+        """Do the work here, or wait for the thread that does it. For threads that no signal interrupts."""
         self._run()
         self._wait(None, lambda: False)
 
     def wait(self, longest: float | None = None, paused: Callable[[], bool] = lambda: False) -> None:
-        """Begin the work, and wait until it is done.
+        """Start the work, and wait until it is done.
 
-        One Ctrl-C is kept until the end of the wait. A second one ends the wait; the work goes on. Once the interpreter is being
-        finalized, the call begins nothing and returns at once.
+        One Ctrl-C is kept until the end of the wait. A second one ends the wait; the work continues. While
+        the interpreter is being finalized, the call starts nothing and returns at once.
 
         Args:
             longest: Seconds to wait at most.
-            paused: Tells whether the time that is passing now does not count towards ``longest``.
+            paused: Whether the time that is passing now does not count towards ``longest``.
         """
         if sys.is_finalizing():  # no other thread runs any more, and the exit has released what was held
             return

@@ -1,4 +1,4 @@
-"""The two threads of the heartbeat. One renews; the other declares losses, on time even while a renewal hangs."""
+"""The two threads of the heartbeat: one renews; one declares losses, on time even if a renewal hangs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Heartbeat:
         beats: The claims to keep alive.
         store: The store that renewals go to.
         perform: Performs all other effects.
-        also: Called in the deadline thread after each of its turns, with the current time; returns when to call it again.
+        also: Called in the deadline thread after each turn with the current time; returns its next time.
 
     Attributes:
         beats: The claims to keep alive.
@@ -70,18 +70,18 @@ class Heartbeat:
         return self._looking.lend(work)
 
     def look(self) -> None:
-        """Have the deadline thread look for collected leases and interrupted releases. Takes no lock, so a finalizer may call it."""
+        """Look for collected leases and interrupted releases soon. Takes no lock: a finalizer may call it."""
         self._looking.nudge()
 
     def catch_up(self) -> None:
-        """Do in this thread what is due by now, and have both threads look at the clock again: for a test that moved it."""
+        """Do here what is due by now, and have both threads read the clock: for a test that moved it."""
         self._beat()
         self._look()
         self._beating.nudge()
         self._looking.nudge()
 
     def close(self) -> None:
-        """Tell both threads to stop, without waiting for them."""
+        """Stop both threads, without waiting for them."""
         self._beating.close()
         self._looking.close()
 

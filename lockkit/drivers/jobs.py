@@ -15,10 +15,10 @@ _BEGUN, _CANCELLED = "begun", "cancelled"
 
 
 class Job(Generic[T]):
-    """A call that a thread makes for others, with the methods of ``concurrent.futures.Future`` that do not wait.
+    """A call that a thread makes for others, with the non-waiting methods of ``concurrent.futures.Future``.
 
-    Not that class, which is Python code around a ``threading.Condition``. A signal handler that raises between two of its bytecodes can
-    leave the lock taken for good, and every thread that then asks about the call would hang. Here each step is one call into C.
+    Not that class, which is Python code around a ``threading.Condition``: a signal handler that raises in it
+    can leave the lock taken for good, and every later call would hang. Here each step is one call into C.
     """
 
     __slots__ = ("_callbacks", "_error", "_fate", "_over", "_result")
@@ -31,17 +31,17 @@ class Job(Generic[T]):
         self._over = False
 
     def begin(self) -> bool:
-        """Begin to make the call, in the thread that does; False if it was cancelled."""
+        """Start the call, in the thread that makes it; False if it was cancelled."""
         return self._fate.setdefault(None, _BEGUN) is _BEGUN
 
     def end(self, result: T | None, error: BaseException | None = None) -> None:
-        """Keep the result, or the error, of a call that has begun."""
+        """Keep the result, or the error, of a call that was started."""
         self._result, self._error = result, error
         self._over = True
         self._call_back()
 
     def cancel(self) -> bool:
-        """Have the call not be made; False if it has begun."""
+        """Prevent the call; False if it was started."""
         cancelled = self._fate.setdefault(None, _CANCELLED) is _CANCELLED
         if cancelled:
             self._call_back()
@@ -81,7 +81,7 @@ class Job(Generic[T]):
         return self._error
 
     def add_done_callback(self, callback: Callable[[Job[T]], object]) -> None:
-        """Have a function called when the job is done, by the thread that ends it; at once if it is done already."""
+        """Have the thread that ends the job call a function; call it at once if the job is done already."""
         self._callbacks.append(callback)
         if self.done():
             self._call_back()

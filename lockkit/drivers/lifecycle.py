@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 EXIT_BUDGET = 0.5
-"""Seconds that all clients of a process together may take to release, beyond their cleanup hooks, when it ends."""
+"""Seconds that all clients of a process together may take to release at its end, beyond cleanup hooks."""
 _LOOK = 0.01
 _LAST_WORDS = 0.1
-"""Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
+"""Seconds of the exit budget kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
-"""Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
+"""Seconds that releasing everything on SIGTERM may take before the process ends."""
 _FIRST = 1
 """The pid of the first process of a container."""
 _OURS = "lockkit."
@@ -50,11 +50,11 @@ _CALLING = (
     "lockkit.drivers.callbacks.",
     "lockkit.testing.",
 )
-"""Names of lockkit's own modules that call the user's code or are a program of their own, each with a dot behind it."""
+"""lockkit's own modules that call user code or are separate programs, each with a trailing dot."""
 INSIDE_PATIENCE = 0.2
-"""Seconds for which a signal handler that interrupted lockkit waits for work, because the work may need the interrupted call to go on."""
+"""Seconds that a handler which interrupted lockkit waits for work, which may need the interrupted call."""
 _LAST = -100
-"""Priority of the finalizer in a child of multiprocessing: it runs after all others, as atexit functions run after the threads have ended."""
+"""Priority of the finalizer in a child of multiprocessing: last, as atexit functions run after threads."""
 
 
 class Closable(Protocol):
@@ -70,24 +70,24 @@ class Engine(Protocol):
     origin: Origin
 
     def wake_all(self) -> None:
-        """Make all waiting threads check whether they may go on waiting."""
+        """Make all waiting threads check whether they may still wait."""
 
     def begin_close(self, reason: Reason, budget: float) -> None:
         """Begin to release all holds, in the background."""
 
     def await_close(self, longest: float) -> None:
-        """Wait until :meth:`begin_close` is done, for ``longest`` seconds at most, not counting cleanup hooks."""
+        """Wait at most ``longest`` seconds, beyond cleanup hooks, until :meth:`begin_close` is done."""
 
 
 _engines: set[Engine] = set()
-"""The engines that may hold something, including those of clients that were dropped or whose close() was interrupted."""
+"""The engines that may hold something, also of clients that were dropped or whose close() was interrupted."""
 _registered_by: Origin | None = None
 _ending = _only_daemons = False
 _listening = _behind_pools = False
 
 
 def at_exit(engine: Engine) -> None:
-    """Have an engine's holds released when this process ends, not when a forked child does; :func:`over` cancels that."""
+    """Release an engine's holds when this process ends, not a forked child; :func:`over` cancels that."""
     global _registered_by  # noqa: PLW0603 (one registration for the process)
     _engines.add(engine)
     if _registered_by is not None and _registered_by.is_here():
@@ -95,7 +95,7 @@ def at_exit(engine: Engine) -> None:
     if _registered_by is None:
         atexit.register(_release_all, "exit")
     _registered_by = this_origin()
-    # The module is missing while another thread imports it. In a child of multiprocessing it is imported before lockkit runs.
+    # Missing while another thread imports it. A child of multiprocessing imports it before lockkit runs.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
         # A child of multiprocessing ends by os._exit, which calls no atexit function.
@@ -115,11 +115,11 @@ def ending() -> bool:
 
 
 def await_the_end() -> None:
-    """Block a daemon thread, whose wait was cancelled because the interpreter is ending, until the interpreter ends.
+    """Block a daemon thread whose wait the end of the interpreter cancelled, until the interpreter ends.
 
-    Otherwise the thread would print a traceback that helps nobody. If CPython stops a daemon thread while it writes to stderr, the
-    whole process aborts ("could not acquire lock for stderr at interpreter shutdown"). The call returns at once in a thread that is
-    not a daemon, and after a while if such threads still run, because they may wait for this one.
+    Otherwise the thread would print a useless traceback, and if CPython stops it while it writes to stderr,
+    the process aborts ("could not acquire lock for stderr at interpreter shutdown"). Returns at once in a
+    thread that is no daemon, and after a while if such threads still run: they may wait for this one.
     """
     if ending() and threading.current_thread().daemon:
         end = time.monotonic() + EXIT_BUDGET
@@ -130,11 +130,11 @@ def await_the_end() -> None:
 def wait_no_longer_than_the_interpreter() -> None:
     """Make sure that the end of the interpreter cancels all waits. Call this before a wait; it is cheap.
 
-    The interpreter joins all threads that are not daemons, and would never get past one that waits for a lock.
+    The interpreter joins all threads that are not daemons, and would never get past a waiting one.
     """
     global _ending, _listening, _behind_pools  # noqa: PLW0603 (one registration for the process)
-    # The interpreter calls these functions in reverse order of registration, and that of concurrent.futures waits for the threads
-    # of its pools. If concurrent.futures was imported after our first registration, register again, to be called before it.
+    # The interpreter calls these functions in reverse order; that of concurrent.futures waits for its pools.
+    # If concurrent.futures was imported after our first registration, register again, to be called earlier.
     pools = hasattr(sys.modules.get("concurrent.futures.thread"), "ThreadPoolExecutor")
     if _listening and (_behind_pools or not pools):
         return
@@ -150,7 +150,7 @@ def wait_no_longer_than_the_interpreter() -> None:
 
 
 def listening() -> bool:
-    """Whether the end of the interpreter wakes waits; if not, a wait must check :func:`ending` from time to time."""
+    """Whether the end of the interpreter wakes waits; if not, a wait must check :func:`ending` repeatedly."""
     return _listening
 
 
@@ -163,7 +163,7 @@ def _end_waits() -> None:
 
 
 def _end_of_child() -> None:
-    """End a child of multiprocessing in the interpreter's usual order: cancel waits, join threads, release."""
+    """End a child of multiprocessing in the interpreter's order: cancel waits, join threads, release."""
     _end_waits()
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
@@ -205,12 +205,12 @@ def _mine() -> list[Engine]:
 def on_sigterm(client: Closable) -> None:
     """Release what a client holds when SIGTERM arrives, then do what SIGTERM did before.
 
-    By default SIGTERM ends the process without running any ``finally``, so each deployment would leave locks to their ttl. After
-    the release the previous handler runs; if that was the default, the process ends by the signal, or, as the first process of a
-    container, which no signal of its own ends, with the exit code 143.
+    By default SIGTERM ends the process without any ``finally``, so each deployment would leave locks to their
+    ttl. After the release the previous handler runs. If that was the default, the process ends by the signal,
+    or as the first process of a container, which its own signals cannot end, with exit code 143.
 
     Raises:
-        ConfigError: The call is not made in the main thread; only the main thread may install signal handlers.
+        ConfigError: The caller is not the main thread, which alone may install signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError('on_sigterm="release" needs the main thread', hint="connect there, or leave it out")
@@ -235,11 +235,11 @@ def on_sigterm(client: Closable) -> None:
 
 
 class _Releasing:
-    """The release that a SIGTERM starts, on a thread of its own and in a bounded time.
+    """The release that a SIGTERM starts, on a separate thread and in a bounded time.
 
-    The handler runs between two bytecodes of the main thread. If it interrupted the user's code, it waits for the release, so that
-    the user's code does not go on without the lock. If it interrupted lockkit's code, it may have interrupted a critical section
-    that the release needs. Then the handler returns soon, and the signal is sent once more when the release is done.
+    The handler runs between two bytecodes of the main thread. If it interrupted the user's code, it waits for
+    the release, so that this code does not run without the lock. If it interrupted lockkit's, whose critical
+    section the release may need, it returns soon, and the signal is sent again after the release.
     """
 
     def __init__(self, client: weakref.ref[Closable], number: int) -> None:
@@ -250,12 +250,12 @@ class _Releasing:
         self._again = False
 
     def over(self, frame: FrameType | None) -> bool:
-        """Begin the release if it has not begun, and wait for it; return whether it is done."""
+        """Start the release unless it was started, and wait for it; return whether it is done."""
         if self._origin is None or not self._origin.is_here():
             self._origin, self._over, self._again = this_origin(), threading.Event(), False
             try:
                 start(self._run, "lockkit-sigterm")
-            except RuntimeError:  # no thread can be started: release in this one, unless it may hold a mutex that the release needs
+            except RuntimeError:  # no thread starts: release in this one, unless it may hold a needed mutex
                 if not inside(frame):
                     self._release()
                 self._over.set()
@@ -282,7 +282,7 @@ class _Releasing:
 
 
 def inside(frame: FrameType | None) -> bool:
-    """Whether a stack is inside lockkit or a store, where critical sections are; not in user code that lockkit called."""
+    """Whether a stack is in code of lockkit or a store, not in user code that lockkit called."""
     if frame is None:
         return False
     # Iterators written in C walk the stack, because a signal may arrive at each bytecode of our own.

@@ -41,19 +41,19 @@ async def result_of(
     Args:
         job: The job.
         loop: The running loop.
-        patience: Seconds after which a job that has not begun is cancelled; None to wait for its turn.
+        patience: Seconds after which a job that was not started is cancelled; None to wait for its turn.
         late: What to say if it is late.
-        shared: Whether others wait for the job too. A shared job is not cancelled when the time is up; only this caller stops waiting.
+        shared: Whether others wait for the job too. Then the job is not cancelled when the time is up.
 
     Raises:
-        Refused: The job did not begin in time; a shared one did not end in time.
+        Refused: The job did not start in time; a shared one did not end in time.
     """
     future: asyncio.Future[T] = loop.create_future()
     timer: asyncio.TimerHandle
     until = math.inf if patience is None else loop.time() + patience
 
     def look() -> None:
-        """Take the result, if a signal handler's exception has ended the callback that should have; or give up in time."""
+        """Take the result if an interrupted callback did not take it; or give up in time."""
         nonlocal timer
         left = until - loop.time()
         timer = loop.call_later(min(left, _LOOK) if left > 0 else _LOOK, look)
@@ -100,7 +100,6 @@ def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
 def wake(future: asyncio.Future[None]) -> Iterator[None]:
     """An iterator whose first ``next(..., None)`` ends a future, unless it has ended.
 
-    A loop makes the call of a timer once: if a signal handler raised in it, what waits would wait for ever. So no part of this one is
-    written in Python.
+    Written without Python code: a signal handler that raised in the timer's one call would strand the waiter.
     """
     return map(asyncio.Future.set_result, filterfalse(asyncio.Future.done, (future,)), (None,))

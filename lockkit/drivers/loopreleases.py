@@ -2,12 +2,12 @@
 
 Rules kept here:
 
-- The caller's own task performs the release, so that a release costs the event loop no more turns than its request. A cancelled caller
-  leaves the rest to a task of its own at once, waits for it, and raises its CancelledError at the end.
-- A task keeps the mutex of a release (``hold.turn``) only from one of its waits to the next, and reserves the hold in between for a
-  limited time, so others can continue if the loop stops.
-- Cancelling lockkit's own task does not express a user's wish: a program that ends cancels every task that it finds (``asyncio.run``
-  does, and some handlers do before it). So it shortens neither a cleanup hook nor the budgets (S9).
+- The caller's own task performs the release, so that it costs the loop no more turns than its request. A
+  cancelled caller hands the rest to a separate task, waits for it, and then raises its CancelledError.
+- A task keeps the mutex of a release (``hold.turn``) only between two of its waits, and reserves the hold
+  during a wait for a limited time, so others can continue if the loop stops.
+- A cancelled task of lockkit's own expresses no user's wish: an ending program cancels all tasks (as
+  ``asyncio.run`` does). So that shortens neither a cleanup hook nor the budgets (S9).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ T = TypeVar("T")
 _TICK = 0.01
 """Seconds between two looks at a release that a thread, or a task of another loop, is at."""
 _LOOK = 1.0
-"""Seconds after which a task that waits for another task's release checks whether that task still works on it."""
+"""Seconds after which a task that waits for another task's release checks whether that task still works."""
 _RESERVED_BEYOND = 1.0
-"""Seconds beyond the longest time of an effect for which a task still reserves the hold; afterwards another may go on."""
+"""A task reserves the hold for so many seconds beyond the longest time of an effect; then others continue."""
 _numbers = itertools.count(1).__next__
 
 
 class LoopRelease:
-    """The release of one hold by tasks of one event loop, from wherever the release is. If the loop stops for good, a thread goes on.
+    """The release of one hold by tasks of one event loop. If the loop stops for good, a thread continues.
 
     Args:
         engine: The engine of the loop, which is running.
@@ -67,7 +67,7 @@ class LoopRelease:
     _pending: Effect | None = None
     """An effect to perform again, because a cancellation has cut it short."""
     _job: tuple[Job[Any], float] | None = None
-    """The call of the pending effect that a thread makes, and when it must have begun, on the loop's clock."""
+    """The call of the pending effect on a thread, and when it must have started, on the loop's clock."""
     _steps: Running[ReleaseReport] | None = None
     _runs: CleanupRuns | None = None
     _result: object = None
@@ -85,11 +85,11 @@ class LoopRelease:
         self._interrupts: list[BaseException] = []
         beats = driver.beats
         beats.releasing[hold] = None
-        # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
+        # Rarely more than a comparison: the deadline thread already has an earlier look to make.
         beats.to_look.poke(driver.clock.now() + driver.request_timeout + _RESERVED_BEYOND)
 
     async def result(self) -> ReleaseReport:
-        """Take the release to its end, or wait for the task that is at it; then raise what interrupted it, or the first cancellation of the caller."""
+        """Finish the release, or wait for the task that does; then raise its interrupt, or a cancellation."""
         hold = self._hold
         cuts: list[asyncio.CancelledError] = []
         while hold.report is None:
@@ -118,10 +118,10 @@ class LoopRelease:
         return hold.report
 
     def apart(self) -> LoopRelease:
-        """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
+        """Have a separate task continue, whether or not anybody waits for it. Cancelling does not stop it."""
         if not (self._performing or self._goes_on) and self._hold.report is None:
-            # asyncio keeps tasks only weakly, but whatever this one waits for refers to it. A set of ours would
-            # outlive the loop and keep, with the exception of a task, the leases in its frames: renewed for ever.
+            # asyncio keeps tasks only weakly, but whatever this one waits for refers to it. A set of ours
+            # would outlive the loop and keep, with a task's exception, the leases in its frames.
             self._apart = self._go_on(None)
             self._task = self.loop.create_task(_Begun(self._apart), name="lockkit-release")
             self._task.add_done_callback(self._ended)
@@ -133,15 +133,15 @@ class LoopRelease:
         return self._task is not None and not self._task.done()
 
     def _ended(self, _task: asyncio.Task[None]) -> None:
-        self._apart.close()  # a signal handler may have ended the task between two steps, which nothing else would end
+        self._apart.close()  # a signal handler may have ended the task between two steps, and left this open
         if not self._performing:
             self._left()
 
     async def _go_on(self, cuts: list[asyncio.CancelledError] | None) -> None:
-        """Go on to the end, or until the caller is cancelled, after which the task of its own goes on.
+        """Continue to the end, or until the caller is cancelled; then the separate task continues.
 
         Args:
-            cuts: The list to which the cancellations of the caller are added; None in the task of its own.
+            cuts: The list to which the cancellations of the caller are added; None in the separate task.
         """
         hold, engine = self._hold, self._engine
         passed_on = False
@@ -154,7 +154,7 @@ class LoopRelease:
                     if effect is not None:
                         on_loop = engine.on_loop(effect) if isinstance(effect, REQUESTS) else None
                         self._result = await (on_loop or self._perform(effect))
-                    elif hold.report is None:  # another thread or task is at it
+                    elif hold.report is None:  # another thread or task performs it
                         await asyncio.sleep(_TICK)
                 except GeneratorExit:  # the loop is no more
                     raise
@@ -175,7 +175,7 @@ class LoopRelease:
                     return
         finally:
             if not passed_on:
-                self._performing = False  # first, without a call: a signal in what follows leaves the rest to whoever looks next
+                self._performing = False  # first, without a call: a signal below leaves the rest to others
                 self._left()
 
     def _left(self) -> None:
@@ -199,7 +199,7 @@ class LoopRelease:
         """Go on, in the turn of the hold.
 
         Returns:
-            The next effect that may block. None if the release is over, or another thread or task is at it.
+            The next effect that may block. None if the release is over, or others perform it.
         """
         driver, hold = self._driver, self._hold
         try:
@@ -231,7 +231,7 @@ class LoopRelease:
                     perform = driver.perform if runs is None else partial(driver.releases.perform, runs)
                     steps.until_it_waits(perform, MAY_BLOCK)
                 except BaseException as interrupt:
-                    # The generator itself is over; a new one goes on from what `pipeline` records.
+                    # The generator itself is over; a new one continues from what `pipeline` records.
                     self._interrupts.append(interrupt)
                     self._steps = None
                     if len(self._interrupts) > PATIENCE:
@@ -244,8 +244,7 @@ class LoopRelease:
                 driver.releases.over(pipeline)
             return None
         finally:
-            # A signal handler may raise between the acquire and any note of it, so the turn is given back in any case.
-            # No other frame of this thread can have it while a task makes a step.
+            # A signal handler may raise before the acquire is noted. No other frame here has the turn.
             with suppress(RuntimeError):
                 hold.turn.release()
 
@@ -260,7 +259,7 @@ class LoopRelease:
     # -- effects
 
     async def _perform(self, effect: Effect) -> object:
-        """Perform an effect that may block, or go on with it if it was cut short by a cancellation: a thread makes a call once."""
+        """Perform an effect that may block, or resume a cancelled one: a thread makes a call once."""
         engine, driver = self._engine, self._driver
         if isinstance(effect, Pause):
             await asyncio.sleep(max(effect.until - driver.clock.now(), 0.0))
@@ -282,7 +281,7 @@ class LoopRelease:
     async def _called(
         self, submit: Callable[[], Job[Any]], patience: float, *, shared: bool = False
     ) -> object:
-        """The result of a call that a thread makes for the effect; arguments and errors as :func:`lockkit.drivers.loopjobs.result_of`."""
+        """The result of a thread's call for the effect, as :func:`lockkit.drivers.loopjobs.result_of`."""
         now = self.loop.time()
         job, until = self._job = self._job or (submit(), now + patience)
         result = await result_of(job, self.loop, max(until - now, 0.0), shared=shared)
@@ -308,7 +307,7 @@ class _Begun(Coroutine[Any, Any, T]):
     """A coroutine whose task cannot be cancelled before its first step: that step is then done first.
 
     Args:
-        steps: A coroutine that goes on when its task is cancelled later.
+        steps: A coroutine that continues when its task is cancelled later.
     """
 
     __slots__ = ("_begun", "_steps")

@@ -22,7 +22,7 @@ __all__ = ["LoopTogether"]
 
 
 class LoopTogether(WaitsTogether):
-    """The waits and requests of an acquisition of several locks by a coroutine. The requests run one by one."""
+    """A coroutine's waits and requests to acquire several locks together. Requests run one by one."""
 
     def __init__(self, engine: LoopDriver, together: Together, on_wait: OnWait | None) -> None:
         super().__init__(engine.driver, together, on_wait)
@@ -44,7 +44,7 @@ class LoopTogether(WaitsTogether):
 
         Raises:
             Refused: There is none within the budget.
-            AcquireCancelled: The wait may not go on.
+            AcquireCancelled: The wait must end.
         """
         began = self._driver.clock.now()
         job = self._driver.choices.submit(effect)

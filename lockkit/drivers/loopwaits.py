@@ -30,8 +30,8 @@ class LoopWaits(Waits):
     """The waits of a coroutine. A wake comes from any thread, and costs the loop one callback.
 
     Args:
-        pool: Threads on which watches begin, because a store may send a request for that.
-        context: The context in which timers are called: one for all waits of the loop, where asyncio would copy one for each.
+        pool: Threads on which watches start, because a store may send a request for that.
+        context: The context of timers: one for all waits of the loop, where asyncio would copy one for each.
     """
 
     __slots__ = ("_context", "_loop", "_pool", "_rung", "_waked", "_watching")
@@ -61,7 +61,7 @@ class LoopWaits(Waits):
             left = self._left(effect.until)
             if left <= 0:
                 break
-            # Not in a coroutine of its own, which would cost each waiter memory.
+            # Not in a separate coroutine, which would cost each waiter memory.
             waked = self._waked = self._loop.create_future()
             timer = self._loop.call_later(left, next, wake(waked), None, context=self._context)
             try:
@@ -110,7 +110,7 @@ class LoopWaits(Waits):
             self._pool.submit(lambda: backend.watch(*asked), job)
 
     def _listens(self, effect: WaitForWake, job: Job[Watch]) -> None:
-        """Keep a watch that has begun; in a thread of the pool."""
+        """Keep a watch that was started; in a thread of the pool."""
         error = job.exception()
         if error is not None:
             polls(effect, error)

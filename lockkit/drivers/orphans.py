@@ -1,4 +1,4 @@
-"""The thread that works off the orphan list: it removes given-up claims until each answer is definite (S11)."""
+"""The thread that works off the orphan list: it tries to remove claims until the answer is definite (S11)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _SLACK = 5.0
 class Orphans:
     """Works off an :class:`~lockkit.protocol.orphaning.OrphanList`, in the background.
 
-    One thread does everything as long as the store answers, and keeps up. Slow claims are tried by helpers, each on a thread of its
-    own; helpers also join while there is a crowd of claims. Some helpers are reserved for claims that are not slow.
+    One thread does everything while the store answers and the thread keeps up. Helpers, on their own threads,
+    try slow claims, and join if there are many. Some are reserved for claims that are not slow.
 
     Args:
         unable: Called when no thread can be started; the callee has to call :meth:`start` before long.
@@ -80,7 +80,7 @@ class Orphans:
         self._ticker.nudge()
 
     def start(self) -> bool:
-        """Start the thread if claims are left and it could not be started before; False if it still cannot be started."""
+        """Start the thread if claims are left and it does not run; False if no thread can be started."""
         return not self._list.entries or self._ticker.running or self._ticker.poke(self._clock.now())
 
     def flush(self, budget: float) -> None:
@@ -149,7 +149,7 @@ class Orphans:
             return self._list.soonest(helpers=self._helpers < _HELPERS)
 
     def _get_help(self) -> None:
-        """Hand due claims to helpers, up to their number; where no thread can be started, remove them here."""
+        """Hand due claims to a limited number of helpers; remove them here if no thread can be started."""
         while self._helpers < _HELPERS:
             entries = self._take(slow=False) or self._take(slow=True)
             if not entries:
@@ -180,7 +180,7 @@ class Orphans:
         )
 
     def _try(self, entries: Sequence[Entry], longest: float | None = None) -> None:
-        """Try to remove claims; an error that no store should raise is logged, and keeps no other claim from being tried."""
+        """Try to remove claims; log an unexpected error, so that it stops no attempt for other claims."""
         try:
             self._remove(entries, longest)
         except Exception:

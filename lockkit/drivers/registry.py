@@ -13,7 +13,7 @@ _FEW = 64
 
 
 class Registry:
-    """The holds of one engine. Thread-safe, also if a signal handler interrupts a call and uses the registry itself.
+    """The holds of one engine. Thread-safe, also if a signal handler interrupts a call and uses the registry.
 
     Attributes:
         holds: The holds by name. Each list is replaced, never changed.
@@ -27,7 +27,7 @@ class Registry:
         self._most = _FEW
 
     def change(self, name: str, *, new: Hold | None = None, old: Hold | None = None) -> None:
-        """Add a hold of a name, remove another, and forget lost or collected holds of that name, because nobody else removes those."""
+        """Add a hold of a name, remove another, and forget that name's lost or collected holds."""
         holds = self.holds
         with self._mutex:
             while True:
@@ -35,7 +35,7 @@ class Registry:
                 after = [] if new is None else [new]
                 if before and before != [old]:
                     after = [hold for hold in before if hold is not old and hold.standing] + after
-                # CPython runs no signal handler from here to the assignment, because nothing is called. An earlier handler may
+                # CPython runs no handler from here to the assignment: nothing is called. An earlier one may
                 # have locked the same name, so compare first.
                 if (holds[name] if name in holds else None) is before:  # noqa: SIM401 (get is a call)
                     if after:
@@ -47,7 +47,7 @@ class Registry:
                 self._forget_fallen()
 
     def _forget_fallen(self) -> None:
-        """Search all names, each time that their number has doubled, so that the search costs next to nothing."""
+        """Search all names each time that their number has doubled, so that this costs next to nothing."""
         for name in list(self.holds):
             self.change(name)
         self._most = max(_FEW, 2 * len(self.holds))

@@ -1,4 +1,4 @@
-"""The releases of an engine: each is taken to its end by one thread or task at a time, and the next goes on from where it is."""
+"""The releases of an engine: one thread or task at a time performs each, and the next one continues it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class Releases:
         self.cleaning = Stopwatch(self._clock, self.longest_cleanup)
 
     def release(self, hold: Hold, reason: Reason, request_timeout: float | None = None) -> ReleaseReport:
-        """Take the release of a hold to its end, from wherever it is; then raise what interrupted this thread at it.
+        """Finish the release of a hold, from wherever it is; then raise what interrupted this thread.
 
-        One thread at a time; the next goes on where the last was cut short, or finds the report.
+        One thread at a time; the next one continues an interrupted release, or finds the report.
 
         Args:
             hold: The hold to release; all its levels are left.
@@ -89,7 +89,7 @@ class Releases:
                 if hold.report is not None:
                     self._driver.beats.over(hold)
 
-    # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
+    # Outside the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
 
     def _release(
         self, hold: Hold, reason: Reason, request_timeout: float | None, interrupts: list[BaseException]
@@ -102,7 +102,7 @@ class Releases:
             try:
                 report = to_its_end(releasing(pipeline, self._clock.now), self._driver.backend, perform)
             except BaseException as interrupt:
-                # The interrupt hit the generator itself; a new generator goes on from what `pipeline` records.
+                # The interrupt hit the generator; a new generator continues from what `pipeline` records.
                 interrupts.append(interrupt)
                 if len(interrupts) > PATIENCE:
                     raise
@@ -113,7 +113,7 @@ class Releases:
     def pipeline(
         self, hold: Hold, reason: Reason, request_timeout: float | None = None
     ) -> tuple[Pipeline, CleanupRuns | None]:
-        """The release of a hold, as far as it has got, and its cleanup hooks, if there are any. Call it in the turn of the hold."""
+        """A hold's release at its current point, and its cleanup hooks if any. Call in the hold's turn."""
         work: tuple[Pipeline, CleanupRuns | None] | None = hold.work
         if work is None:
             implementations = self._cleanup_hooks()
@@ -158,7 +158,7 @@ class Releases:
         return None
 
     def go_on(self, hold: Hold) -> None:
-        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
+        """Continue an interrupted release on a separate thread, unless somebody performs it."""
         if hold.report is not None or self._driver.closed or hold.reserved(self._clock.now()):
             return
         hold.leave()

@@ -1,4 +1,4 @@
-"""Requests beside acquire and release: each idempotent, and repeated within a time limit while the trouble may pass."""
+"""Requests beside acquire and release: idempotent, and repeated within a time limit on passing trouble."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Requests:
     def confirm(self, hold: Hold) -> None:
         """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
 
-        The call takes no more than half of the time that the hold has left, so that the caller has time to stop.
+        The call takes at most half of the time that the hold has left, so that the caller has time to stop.
 
         Raises:
             LeaseLost: The store records the claim no more, or the hold has run out meanwhile.
@@ -66,7 +66,7 @@ class Requests:
         raise lapsed(hold, "ended")
 
     def extend(self, hold: Hold, claim: Claim, patience: float | None = None) -> None:
-        """Renew with the longer ttl of ``claim`` (same token) from now on, within ``patience``; errors as :meth:`confirm`."""
+        """Renew with ``claim`` (same token, longer ttl) within ``patience``; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
         renewal = self._ask_about(
             hold, lambda budget: self._backend.extend(hold.claim, hold.fence, ttl, budget), patience
@@ -137,7 +137,7 @@ class Requests:
         return next((one for one in held if one.claim_id == claim), None)
 
     def prolong(self, claim: Claim, fence: int) -> bool:
-        """Renew a claim with a longer ttl, for a copy of its lease; False if the store no longer records it as HELD with that fence."""
+        """Renew a claim with a longer ttl, for a copy of its lease; False if not HELD with that fence."""
         name, ttl = claim.terms.name, claim.terms.ttl
         for hold in self._beats.holds():
             if (hold.claim.token, hold.name) == (

@@ -39,7 +39,7 @@ def _told(event: Event, key: str, before: str) -> str:
 
 
 def _behind(event: Event, before: str) -> str:
-    """The claim in the way; if this very process holds it, with the place that acquired it; if what is around this program does, with that."""
+    """The claim in the way, and where this process or the program around this one acquired it, if one did."""
     here = _told(event, "held_at", ", this very process, which acquired it at ")
     here = here or denials.around(event.data.get("holder_claim"))
     return f"{_told(event, 'holder', before)}{here}"
@@ -58,7 +58,10 @@ def _queued(event: Event) -> str:
 
 def _still_waiting(event: Event) -> str:
     if "wanted" in event.data:
-        return f"still waiting for {_some(event)} after {_time(event)}{_behind(event, ', behind ')}{_claim(event)}{_refused(event)}"
+        return (
+            f"still waiting for {_some(event)} after {_time(event)}"
+            f"{_behind(event, ', behind ')}{_claim(event)}{_refused(event)}"
+        )
     return f"still waiting for {event.name!r} after {_time(event)}{_ahead(event)}{_claim(event)}"
 
 
@@ -75,12 +78,18 @@ def _refused(event: Event) -> str:
 
 def _unanswered(event: Event) -> str:
     error = _told(event, "error", ": ")
-    return f"the store has not answered for {_time(event)}, and the wait for {event.name!r} goes on{_claim(event)}{error}"
+    return (
+        f"the store has not answered for {_time(event)}, and the wait for {event.name!r} goes on"
+        f"{_claim(event)}{error}"
+    )
 
 
 def _lost(event: Event) -> str:
     why = LOSSES.get(event.reason, event.reason)
-    return f"the hold of {event.name!r}{_taken(event)} may have lapsed{_claim(event)}: {why}; stop the guarded work"
+    return (
+        f"the hold of {event.name!r}{_taken(event)} may have lapsed{_claim(event)}: {why}; "
+        "stop the guarded work"
+    )
 
 
 def _taken(event: Event) -> str:
@@ -90,16 +99,16 @@ def _taken(event: Event) -> str:
 
 def _dropped(event: Event) -> str:
     return (
-        f"the lease of {event.name!r}{_taken(event)} was dropped without a release{_claim(event)}: nothing refers to it any more, so it is not "
-        "renewed, and another client gets the lock when its ttl is over; keep the lease as long as you need the lock: "
-        "with lock.acquire() as lease: ..."
+        f"the lease of {event.name!r}{_taken(event)} was dropped without a release{_claim(event)}: "
+        "nothing refers to it any more, so it is not renewed, and another client gets the lock when its "
+        "ttl is over; keep the lease as long as you need the lock: with lock.acquire() as lease: ..."
     )
 
 
 def _collected(event: Event) -> str:
     return (
-        f"the hold of {event.name!r}{_taken(event)} is over{_claim(event)}: its lease was dropped without a release, "
-        "and another client may get the lock now"
+        f"the hold of {event.name!r}{_taken(event)} is over{_claim(event)}: its lease was dropped "
+        "without a release, and another client may get the lock now"
     )
 
 
@@ -108,7 +117,10 @@ def _cleanup(event: Event) -> str:
         str(event.data.get("outcome")), f"ended: {event.data.get('outcome')}"
     )
     error = _told(event, "error", ": ")
-    return f"the cleanup hook {event.data.get('plugin')!r} of {event.name!r} {how} after {_time(event)}{_claim(event)}{error}"
+    return (
+        f"the cleanup hook {event.data.get('plugin')!r} of {event.name!r} {how} after {_time(event)}"
+        f"{_claim(event)}{error}"
+    )
 
 
 def _requeued(event: Event) -> str:
@@ -121,7 +133,7 @@ def _requeued(event: Event) -> str:
 
 
 def _gpu(event: Event) -> str:
-    """The card and its holder: ``'...', GPU 0 (NVIDIA H100), GPU-54a033e8, held by ann@box pid 4711 (train.py) (claim ...),``."""
+    """The card and its holder: ``'...', GPU 0 (NVIDIA H100), held by ann@box pid 4711 (claim ...),``."""
     return f"{event.name!r}{_told(event, 'gpu', ', ')}{_told(event, 'holder', ', held by ')}{_claim(event)},"
 
 
@@ -135,7 +147,8 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     ),
     "busy": lambda event: f"{event.name!r} is busy{_behind(event, ', held by ')}",
     "cancelled": lambda event: (
-        f"the attempt to acquire {event.name!r} was cut short after {_time(event)}{_told(event, 'error', ': ')}"
+        f"the attempt to acquire {event.name!r} was cut short after {_time(event)}"
+        f"{_told(event, 'error', ': ')}"
     ),
     "failed": lambda event: (
         f"the attempt to acquire {event.name!r} failed after {_time(event)}{_told(event, 'error', ': ')}"
@@ -143,7 +156,8 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "skipped": lambda event: f"skipped a call, because {event.name!r} is busy{_behind(event, ', held by ')}",
     "requeued": _requeued,
     "renewal_failed": lambda event: (
-        f"could not renew the hold of {event.name!r}, which is still valid{_claim(event)}{_told(event, 'error', ': ')}"
+        f"could not renew the hold of {event.name!r}, which is still valid{_claim(event)}"
+        f"{_told(event, 'error', ': ')}"
     ),
     "lost": _lost,
     "max_hold": lambda event: (
@@ -151,15 +165,16 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     ),
     "released": lambda event: f"released {event.name!r} after {_time(event)}{_claim(event)}: {event.reason}",
     "emergency": lambda event: (
-        f"the normal release of {event.name!r} got no definite answer, and the emergency release ran{_claim(event)}"
+        f"the normal release of {event.name!r} got no definite answer, and the emergency release ran"
+        f"{_claim(event)}"
     ),
     "absent": lambda event: (
         f"the release of {event.name!r} found its claim gone{_claim(event)}"
         f"{', although its lease was still valid' if event.data.get('stolen') else ''}"
     ),
     "abandoned": lambda event: (
-        f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the background, "
-        "and lapses by itself"
+        f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the "
+        "background, and lapses by itself"
     ),
     "removed": lambda event: f"the claim for {event.name!r} was removed in the background{_claim(event)}",
     "cleanup": _cleanup,
@@ -173,7 +188,8 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"asked to release {event.name!r}{_claim(event)}{_told(event, 'by', ', by ')}: {event.reason}"
     ),
     "resized": lambda event: (
-        f"resized {event.name!r} to capacity {event.data.get('capacity')}, with {event.data.get('claims')} claims in its queue"
+        f"resized {event.name!r} to capacity {event.data.get('capacity')}, with {event.data.get('claims')} "
+        "claims in its queue"
     ),
     "recovered": lambda event: (
         f"recovered {event.name!r}{_claim(event)}{_told(event, 'outcome', ', ')}: {event.reason}"
@@ -186,8 +202,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"{event.data.get('resource')} was written under {event.name!r}{_claim(event)}"
     ),
     "guard_refused": lambda event: (
-        f"{event.data.get('resource')} refused a holder of {event.name!r} that came too late{_claim(event)}: "
-        f"{'fence ' + str(event.data['stored']) if event.data.get('stored') else 'no fence'} is registered there"
+        f"{event.data.get('resource')} refused a holder of {event.name!r} that came too late{_claim(event)}"
+        f": {'fence ' + str(event.data['stored']) if event.data.get('stored') else 'no fence'}"
+        " is registered there"
     ),
     "gpu_cleared": lambda event: (
         f"{event.name!r}{_told(event, 'uuid', ', GPU ')}, is given out again{_told(event, 'by', ', by ')}"

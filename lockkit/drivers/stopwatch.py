@@ -12,8 +12,7 @@ __all__ = ["Stopwatch"]
 class Stopwatch:
     """Runs while at least one thread is in its ``with`` block.
 
-    A thread counts once, however often it has entered. If a signal handler raises at the very beginning of ``__exit__``, the thread
-    still counts; its next entry and exit correct that. Until then ``longest`` makes the stopwatch stop.
+    A thread counts once. If ``__exit__`` is interrupted at its start, the thread counts until its next exit.
 
     Args:
         longest: Seconds without an entry or an exit after which the stopwatch stops.
@@ -34,13 +33,13 @@ class Stopwatch:
         self.leave(threading.get_ident())
 
     def enter(self, key: object) -> None:
-        """Run until :meth:`leave` is called with the same key: for tasks, of which several are in one thread."""
+        """Run until :meth:`leave` is called with the same key: for tasks, which may share a thread."""
         with self._mutex:
             self._move()
             self._inside.add(key)
 
     def leave(self, key: object) -> None:
-        """End what :meth:`enter` has begun."""
+        """End what :meth:`enter` has started."""
         with self._mutex:
             self._move()
             self._inside.discard(key)

@@ -63,7 +63,7 @@ class Telling:
     def together(
         self, together: Together, got: Sequence[Attempt], error: BaseException | None = None
     ) -> None:
-        """Count the end of an acquisition of several locks, and report it: each lock that it got, or the one that it failed at."""
+        """Count and report the end of an acquisition of several: each lock got, or the one that failed."""
         steps = self._counters.steps
         for attempt in got:
             next(steps["attempts"])

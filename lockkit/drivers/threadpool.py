@@ -18,7 +18,7 @@ _IDLE = 5.0
 
 
 class ThreadPool:
-    """Daemon threads that make calls in order of submission. Each is started when a call finds the others busy.
+    """Daemon threads that make calls in order of submission. A new one starts when all others are busy.
 
     Not ``concurrent.futures.ThreadPoolExecutor``, whose threads the interpreter waits for when it ends.
 
@@ -36,12 +36,11 @@ class ThreadPool:
         self._closed = False
 
     def submit(self, call: Callable[[], T], job: Job[T] | None = None) -> Job[T]:
-        """Have a thread of the pool make a call. If there is no thread, and none can be started, the caller makes it.
+        """Have a thread of the pool make a call; make it here if there is no thread and none can start.
 
         Args:
             call: The call.
-            job: A new job for the call. The caller passes one if it needs the job even when a signal handler raises after
-                the call was handed over.
+            job: A new job for the call, if the caller needs it even if a signal handler raises in here.
         """
         if job is None:
             job = Job()
@@ -51,7 +50,7 @@ class ThreadPool:
         return job
 
     def give_up(self, job: Job[Any], most: int) -> None:
-        """Wait no longer for a job: a call that has not begun is not made, and the thread of one that hangs is replaced until it returns.
+        """Stop waiting for a job: cancel it, or replace its thread, if that hangs, until the call returns.
 
         Args:
             job: The job.

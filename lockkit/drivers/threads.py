@@ -1,4 +1,4 @@
-"""The thread driver: performs the protocol's effects in the calling thread, and owns what runs in the background."""
+"""The thread driver: performs the protocol's effects in the calling thread, and owns background threads."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ _log = Log("lockkit")
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 _EACH = 2.0
-"""Seconds between two checks of the acquisitions under way, because nothing reports an event loop that was closed
-in the middle of one."""
+"""Seconds between two checks of acquisitions under way: nothing reports that their event loop was closed."""
 LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
@@ -156,8 +155,8 @@ class Driver:
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
 
-        With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle for it; cut
-        short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
+        With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle;
+        cut short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
         waits: ThreadWaits | None = None
         attempt.shown = on_wait is not None
@@ -246,10 +245,10 @@ class Driver:
     def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
-        """Acquire several locks; None only on a definite "busy". Leaves nothing behind unless it returns attempts, which hold.
+        """Acquire several locks; None only on a definite "busy". Leaves nothing behind unless it succeeds.
 
-        With holds, the acquisition stays ``under_way`` until the caller has handles for all of them and sets
-        ``together.handed``; cut short before that, the caller must set ``together.over`` and :meth:`take_back`.
+        With holds, the acquisition stays ``under_way`` until the caller has handles for all and sets
+        ``together.handed``; cut short before, the caller must set ``together.over`` and :meth:`take_back`.
         """
         waits = ThreadTogether(self, together, on_wait)
         got: list[Attempt] | None
@@ -297,7 +296,7 @@ class Driver:
             raise thread_refused(error, None) from error
 
     def take_back(self, attempt: UnderWay) -> None:
-        """End an acquisition, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
+        """End an interrupted acquisition; nothing of it is left. A second Ctrl-C does not stop this."""
         while True:
             try:
                 if self.give_back(attempt) and self.closed:
@@ -308,17 +307,17 @@ class Driver:
                     raise
 
     def detached(self, key: object) -> None:
-        """Have a thread or task that waits ask again: a lease that it took was detached, so its claim must no longer name that lease."""
+        """Have a waiter ask again, because its lease was detached and its claim must not name it."""
         for under_way, waits in list(self.under_way.items()):
             if waits is not None and any(attempt.key == key for attempt in under_way.parts):
                 waits.ask_again()
 
     def give_back(self, attempt: UnderWay) -> bool:
-        """Hand what an acquisition may have left in the store to the background. Never blocks; returns whether there was anything."""
+        """Leave the rest of an acquisition to the background; return whether there was any. Never blocks."""
         return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:
-        """Take back attempts whose end was cut short, or which cannot continue. Returns whether there may be more."""
+        """Take back attempts whose end was cut short, or that cannot continue; whether more may follow."""
         over = {
             each
             for each in list(self.under_way)
@@ -331,7 +330,7 @@ class Driver:
         return bool(self._over)
 
     def forget(self, attempt: UnderWay) -> None:
-        """Close the waits of an acquisition that is over, and forget it. Any thread may call this, and repeat it."""
+        """Close the waits of an acquisition that is over, and forget it. Any thread may repeat this."""
         waits = self.under_way.get(attempt)
         if waits is not None:
             waits.close()  # first: if a signal cuts it short, the background repeats it
@@ -342,14 +341,14 @@ class Driver:
         to_its_end(losing(hold, why), self.backend, self.perform)
 
     def _look_after(self, now: float) -> float:
-        """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
+        """In the deadline thread: start what failed to start; return the CLOCK_BOOTTIME of the next look."""
         again = now + MOMENT if self.tidy() else now + _EACH if self.under_way else math.inf
         self.ending.look()
         started = self.dispatcher.look()
         return again if self.orphans.start() and started else min(again, now + _START_AGAIN)
 
     def catch_up(self) -> None:
-        """Do in this thread what is due by now, and have all others look at the clock again: for a test that moved it."""
+        """Do here what is due by now, and have all threads read the clock: for a test that moved it."""
         self.heartbeat.catch_up()
         self.ending.wake_all()
 

@@ -1,4 +1,4 @@
-"""Background threads that sleep until something is due. They are daemon threads, start when first needed, and are not joined at exit."""
+"""Background daemon threads that sleep until something is due; started when needed, not joined at exit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Ticker", "no_thread", "thread_refused"]
 
 _log = Log("lockkit.driver")
 _AGAIN = 0.1
-"""Seconds after which a thread goes on that ran out of memory outside of its turns."""
+"""Seconds after which a thread continues that ran out of memory outside of its turns."""
 
 
 class Ticker:
-    """A thread that calls ``turn`` when :meth:`poke` has asked for it; ``turn`` returns when to call it again.
+    """A thread that calls ``turn`` when :meth:`poke` requests it; ``turn`` returns when to call it again.
 
-    Callers first put the work where ``turn`` finds it, and then poke. That order makes it safe to skip the lock in poke: if poke
-    sees that an earlier turn is pending, that turn will find the work, because the pending time is cleared before the turn looks.
+    Callers first put the work where ``turn`` finds it, and then poke. So a poke need not take the lock if an
+    earlier turn is pending: that turn finds the work, because the pending time is cleared before it looks.
 
     Attributes:
         due: CLOCK_BOOTTIME seconds of the next turn that was asked for; infinity if there is none.
@@ -51,18 +51,18 @@ class Ticker:
         """Start the thread, if it does not run.
 
         Raises:
-            RuntimeError: No thread can be started, because of a limit of the system or the end of the interpreter.
+            RuntimeError: No thread can be started: a limit of the system, or the end of the interpreter.
         """
         with self._mutex:
             if self.running or self._closed:
                 return
-            # Set before the start: if a signal handler interrupts a start, a second thread may be started, and the older one ends itself.
+            # Before the start: a signal handler in the start may cause a second thread; the older one ends.
             owner = self._owner = object()
             start(lambda: self._run(owner), self._name)
             self.running = True
 
     def poke(self, at: float) -> bool:
-        """Make sure that a turn begins by ``at`` (CLOCK_BOOTTIME seconds); False if no thread can be started for it."""
+        """Make sure that a turn starts by ``at`` (CLOCK_BOOTTIME seconds); False if no thread can start."""
         if at >= self.due:
             return True
         with self._mutex:
@@ -72,14 +72,13 @@ class Ticker:
                 self.start()
             except RuntimeError:
                 return False
-            # Ring first, then set the time: a Ctrl-C between the two then causes a needless wake-up, not a missed one. The
-            # thread reads the time only when the mutex is free.
+            # Ring, then set the time: a Ctrl-C between the two causes a needless wake-up, not a missed one.
             self._bell.ring()
             self.due = at
         return True
 
     def nudge(self) -> None:
-        """Ask for a turn soon. Takes no lock, so a finalizer may call it. If the thread does not run, the turn waits for the next poke."""
+        """Ask for a turn soon, or at the next poke if no thread runs. Takes no lock, for finalizers."""
         self._nudged = True
         self._bell.ring()
 
@@ -95,7 +94,7 @@ class Ticker:
         return True
 
     def close(self) -> None:
-        """Tell the thread to stop after the turn under way, without waiting."""
+        """Stop the thread after the turn under way, without waiting."""
         self._closed = True
         self._bell.ring()
 

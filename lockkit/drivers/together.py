@@ -72,10 +72,10 @@ class WaitsTogether:
                 self._tells(Waiting(together.attempts[0].terms.name, 0, None, waited, together.refused))
 
     def ready(self, effect: WaitForAny) -> Collection[int] | float:
-        """The attempts that were woken or are due, none of them if a hold is lost; seconds to wait if there is nothing of that.
+        """The attempts that were woken or are due, none if a hold is lost; otherwise the seconds to wait.
 
         Raises:
-            AcquireCancelled: The wait may not go on.
+            AcquireCancelled: The wait must end.
         """
         if why := cancelled(self._driver, self._together.cancel):
             raise AcquireCancelled(why, name=self._name(effect))
@@ -96,7 +96,7 @@ class WaitsTogether:
 
         Raises:
             Refused: The time of the chooser is up.
-            AcquireCancelled: The wait may not go on.
+            AcquireCancelled: The wait must end.
         """
         if why := cancelled(self._driver, self._together.cancel):
             raise AcquireCancelled(why)
@@ -166,7 +166,7 @@ class ThreadTogether(WaitsTogether):
 
         Raises:
             Refused: There is none within the budget.
-            AcquireCancelled: The wait may not go on.
+            AcquireCancelled: The wait must end.
         """
         began = self._driver.clock.now()
         job = self._driver.choices.submit(effect)

@@ -31,11 +31,11 @@ LOOK = 0.5
 """Seconds between two checks for the end of the interpreter, if the end cannot wake the wait."""
 
 OnWait: TypeAlias = Callable[[Waiting], None]
-"""A function that is called in the waiting thread each time that the store says where the claim stands: at each poll cap at the latest."""
+"""A function called in the waiting thread on each report of the claim's place, at least every poll cap."""
 
 
 class Waits:
-    """The waits of one attempt: its place in the heartbeat, and its watch at the store. The drivers add how to wait for a wake."""
+    """One attempt's waits: its place in the heartbeat, and its watch. Drivers add how to wait for a wake."""
 
     __slots__ = ("_attempt", "_blockers", "_driver", "_on_wait", "_waiter", "_watch")
 
@@ -81,7 +81,7 @@ class Waits:
         return LONGEST_WAIT if until is None else min(until - self._driver.clock.now(), LONGEST_WAIT)
 
     def _go_on(self, name: str | None = None) -> None:
-        """Check that the wait may go on.
+        """Check that the wait may continue.
 
         Raises:
             AcquireCancelled: The wait was cancelled.
