@@ -1,7 +1,7 @@
 """The synchronous face: ``connect`` and the client.
 
-Every program that might lock something pays for ``import lockkit``. The parts that only a program with a client needs (the config
-layers, the plugin manager, the engine) are imported by ``connect``.
+Every program that might lock something pays for ``import lockkit``. So ``connect`` imports what only a client
+needs: the config layers, the plugin manager, the engine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ R = TypeVar("R")
 
 
 class Client(Operations, Answering):
-    """A connection to one store, in one namespace. Thread-safe, reusable after fork; opens the store when first used.
+    """A connection to one store, in one namespace. Thread-safe, reusable after fork, opened at its first use.
 
-    In a forked child it starts afresh: a connection of its own, and none of its parent's leases.
+    A forked child starts afresh, with its own connection and without its parent's leases.
 
     Attributes:
         config: The settings in force, each with its source.
@@ -104,15 +104,15 @@ class Client(Operations, Answering):
             options: See :class:`~lockkit.shared.options.Options`.
 
         Raises:
-            ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.
+            ConfigError: The name or an option is not allowed; the error says what is. No I/O has happened.
             CapabilityError: The store does not support an option.
         """
         return build(self._opening, name, "mutex", 1, 1, options)
 
     def semaphore(self, name: str, capacity: int, *, permits: int = 1, **options: Unpack[Options]) -> Lock:
-        """A lock with ``capacity`` permits, of which each acquisition takes ``permits``. Otherwise as :meth:`lock`.
+        """A lock with ``capacity`` permits; each acquisition takes ``permits``. Otherwise as :meth:`lock`.
 
-        All clients must use the same capacity; :meth:`resize` changes it for the claims that are in the queue.
+        All clients must use the same capacity; :meth:`resize` changes it for the claims in the queue.
         """
         fitting(permits, capacity, name)
         return build(self._opening, name, "semaphore", permits, capacity, options)
@@ -129,11 +129,11 @@ class Client(Operations, Answering):
                 ...
 
         Args:
-            locks: Locks of this client, of any kind; a lock that is given twice counts once. Their own timeouts do not matter.
+            locks: Locks of this client, of any kind; duplicates count once. Their own timeouts do not matter.
             timeout: Seconds to wait for all of them together; by default as configured.
 
         Raises:
-            ConfigError: The list is empty, has a lock in two modes, or has a lock of another client. No I/O has happened.
+            ConfigError: The list is empty, has a lock in two modes, or one of another client. No I/O is done.
         """
         with IMPORTS:
             from lockkit.sync.composites import AllOf
@@ -143,12 +143,12 @@ class Client(Operations, Answering):
         """One of several locks, whichever can be had first.
 
         Args:
-            locks: At most 64 locks of this client, of any kind, in order of preference. Their own timeouts do not matter.
+            locks: At most 64 locks of this client, of any kind, the best first. Their timeouts do not matter.
             timeout: Seconds to wait; by default as configured.
 
         Raises:
-            ConfigError: The list is empty or too long, has a lock in two modes, a reentrant lock, or a lock of another client. No
-                I/O has happened.
+            ConfigError: The list is empty or too long, has a lock in two modes, a reentrant lock, or another
+                client's lock. No I/O has happened.
         """
         with IMPORTS:
             from lockkit.sync.composites import AnyOf
@@ -172,15 +172,14 @@ class Client(Operations, Answering):
 
         Args:
             name: The name of the pool.
-            members: Names, each of which one request at a time holds; or names with capacities, which requests share. None for the
-                members of ``[pools.NAME]`` in the configuration. All clients must use the same capacity for a member.
-            within: For each member that lies within another one, that other one, as a slice of a graphics card within the card. To hold the one
-                inside also takes as much of the other. All that stand within one may together have no more capacity than that one.
-            options: See :class:`~lockkit.shared.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
-                possible.
+            members: Names, each for one request at a time, or names with capacities, which requests share.
+                None for ``[pools.NAME]`` of the configuration. All clients must use the same capacities.
+            within: The outer member of each member inside another, as a slice is inside a card. The inner one
+                also takes as much of the outer one; inner ones together must fit into it.
+            options: See :class:`~lockkit.shared.options.Options`; ``timeout`` is for all; not ``reentrant``.
 
         Raises:
-            ConfigError: A name, capacity or option is not allowed, or the configuration has no such pool. No I/O has happened.
+            ConfigError: A name, capacity or option is not allowed, or no such pool exists. No I/O is done.
             CapabilityError: The store does not support an option, or members with capacities.
         """
         with IMPORTS:
@@ -208,19 +207,19 @@ class Client(Operations, Answering):
             @client.locked("invoice:{invoice_id}", timeout=0, on_busy="skip")
             def bill(invoice_id): ...
 
-        The template's fields are bound to the function's signature, defaults included, and checked when it is decorated.
-        With ``on_busy="skip"`` a call that finds the lock busy (or times out) returns a :class:`~lockkit.facts.Skipped`,
-        which is falsy, and is logged and counted.
+        The template's fields are bound to the function's signature, defaults included, and checked at
+        decoration. With ``on_busy="skip"`` a call that finds the lock busy (or times out) returns a
+        :class:`~lockkit.facts.Skipped`, which is falsy, and is logged and counted.
 
-        The lock is held only while the function runs, so a function whose work runs after its return is refused. Generator and
-        coroutine functions, and functions under ``@contextmanager``, are refused when they are decorated. A call that returns a
-        coroutine, a generator, a context manager made by contextlib, or a Future that is not done (it is cancelled) is refused
-        when it returns. Other lazy objects, such as ``map(...)``, cannot be told from an ordinary result.
+        The lock is held only while the function runs, so a function that works on after its return is
+        refused: generator and coroutine functions, and functions under ``@contextmanager``, at decoration; a
+        result that is a coroutine, a generator, a context manager of contextlib, or a Future that is not done
+        (it is cancelled), at the call. Other lazy objects, such as ``map(...)``, are not recognized.
 
         Raises:
-            ConfigError: At decoration, if the template does not fit the function, or the function would return before its work is
-                done; at a call, if the result still has to run, or the text of an argument may differ between equal calls: that of a
-                dict, of a set, or of an object that shows its address.
+            ConfigError: At decoration, if the template does not fit, or the function would return before its
+                work is done; at a call, if the result still has to run, or an argument's text may differ
+                between equal calls: that of a dict, a set, or an object that shows its address.
         """
         with IMPORTS:
             from lockkit.sync.decorator import locked  # late: it needs inspect, and few need it
@@ -231,7 +230,7 @@ class Client(Operations, Answering):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
-        """Bind a handle from another process (``Lease.handle()``) to this client, which can then release or extend exactly that claim.
+        """Bind another process's ``Lease.handle()`` to this client, to release or extend exactly that claim.
 
         Raises:
             ConfigError: The argument is not a handle, or a handle of another namespace.
@@ -239,14 +238,15 @@ class Client(Operations, Answering):
         copy = LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self._opening)
         if copy.namespace not in (None, self.namespace):
             raise ConfigError(
-                f"the handle of {copy.name!r} is of namespace {copy.namespace!r}, but this client uses namespace {self.namespace!r}",
+                f"the handle of {copy.name!r} is of namespace {copy.namespace!r}, "
+                f"but this client uses namespace {self.namespace!r}",
                 name=copy.name,
                 hint="connect with the namespace of the handle",
             )
         return copy
 
     def stats(self) -> dict[str, int]:
-        """The counters of this client in this process; :data:`lockkit.values.events.COUNTERS` says what each counts."""
+        """This client's counters in this process; :data:`lockkit.values.events.COUNTERS` explains them."""
         return self._opening.counters.read()
 
     def leases(self) -> list[LeaseCopy]:
@@ -257,26 +257,26 @@ class Client(Operations, Answering):
         return [LeaseCopy(handle, self._opening) for handle in handles]
 
     def pulse(self) -> Sequence[int]:
-        """File descriptors that a child process must inherit to keep process-bound claims alive after this process dies."""
+        """File descriptors that a child must inherit for process-bound claims to outlive this process."""
         pulse = self.driver().backend.extras.pulse
         return () if pulse is None else pulse()
 
     # -- life
 
     def close(self) -> None:
-        """Release all holds, cancel all waits, and disconnect from the store. Takes a bounded time; may be called twice.
+        """Release all holds, cancel all waits, and disconnect, in a bounded time. May be called twice.
 
-        All holds are released concurrently. A first Ctrl-C is raised once they are released; a second one ends the call, while the
-        releases go on in the background. Another call, or the end of the interpreter, waits for them. A Ctrl-C at the very
-        beginning may leave the client open.
+        All holds are released concurrently. A first Ctrl-C is raised once they are released; a second one
+        ends the call, while the releases continue in the background. Another call, or the end of the
+        interpreter, waits for them. A Ctrl-C at the very start may leave the client open.
 
-        A call from a signal handler that interrupted lockkit, from a cleanup hook or from ``on_wait`` waits for 0.2 s at most and
-        leaves the rest to the background, because the releases may need the interrupted code to go on.
+        A call from a cleanup hook, ``on_wait``, or a signal handler that interrupted lockkit waits at most
+        0.2 s and leaves the rest to the background: the releases may need the interrupted code to continue.
         """
         self._opening.close()
 
     def release_all(self, reason: Reason) -> None:
-        """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
+        """Release all holds of this process and close, in a bounded time: for the end of the process."""
         self._opening.release_all(reason)
 
     def __enter__(self) -> Self:
@@ -288,7 +288,10 @@ class Client(Operations, Answering):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {printable(self.url)} namespace {self.namespace!r}{' closed' if self._opening.closed else ''}>"
+        return (
+            f"<Client {printable(self.url)} namespace {self.namespace!r}"
+            f"{' closed' if self._opening.closed else ''}>"
+        )
 
 
 def connect(
@@ -307,28 +310,27 @@ def connect(
     clock: Clock = SYSTEM,
     **settings: Unpack[Settings],
 ) -> Client:
-    """Make a client. The call reads config files and does no other I/O: the store is opened when it is first used.
+    """Make a client. The call reads config files and does no other I/O; the store is opened at its first use.
 
     Args:
-        url: The URL of the store. None to take it from the config layers; their default is the embedded store of this user.
+        url: The URL of the store. None for that of the config layers, by default this user's embedded store.
         namespace: The prefix of all names of the deployment.
         profile: The name of a ``[profiles.x]`` table of the config.
         config: Settings that were loaded before. If given, the arguments for single settings are not used.
         plugins: Modules or objects with hooks, in addition to the installed ones.
-        on_sigterm: "release" to release all holds when SIGTERM arrives, and then to run the previous handler of SIGTERM.
-            The handler runs in the main thread. Most blocking system calls are interrupted and run it at once; a long
-            computation in C delays it.
-        strict: Whether to refuse settings of the store that are known to be unsafe, and a stated ttl that the store does not have, instead of warning.
+        on_sigterm: "release" to release all holds on SIGTERM, and then run the previous handler, in the main
+            thread. Most blocking system calls are interrupted; a long computation in C delays it.
+        strict: Whether to refuse unsafe store settings, or a given ttl that the store lacks, not only warn.
         scope: The least scope; a store that excludes fewer processes is refused.
         state_dir: The folder of embedded stores and journals.
         task: A description of the work of this process, shown with its claims.
         clock: The clock; a simulation passes its own.
         where: "wrapper" for a program that runs another under a lock.
-        settings: Any other setting, by its key: ``connect(ttl=5)``. See :class:`~lockkit.shared.options.Settings`.
+        settings: Any other setting, by key, such as ``ttl=5``; see :class:`~lockkit.shared.options.Settings`.
 
     Raises:
-        ConfigError: A setting is not allowed, or stands beside ``config``, the scope of the store is below ``scope``, or the URL's scheme is unknown; the
-            error says what is allowed, or what to install.
+        ConfigError: A setting is not allowed, or was given beside ``config``, the store's scope is below
+            ``scope``, or the URL's scheme is unknown; the error says what is allowed, or what to install.
         PluginError: One of ``plugins`` is broken.
     """
     with IMPORTS:

@@ -80,7 +80,7 @@ class Taking(AnyTaking):
                 return None
             return self.handed(got, locks, made)
         except BaseException:
-            together.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claims
+            together.over = True  # first, without a call: after a signal the background removes the claims
             try:
                 driver.take_back(together)
             finally:
@@ -90,11 +90,11 @@ class Taking(AnyTaking):
 
 
 class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
-    """A reusable, thread-safe factory of leases on several locks at once, made by :meth:`lockkit.Client.all_of`.
+    """A reusable, thread-safe factory of leases on several locks, made by :meth:`lockkit.Client.all_of`.
 
-    The locks are acquired one after the other in the order of their names, whatever order they were given in, under one timeout. So
-    two acquisitions of this kind never wait for each other. What is held while it waits for the next lock is renewed; if that was not done
-    in time, as in a process that was stopped, it begins anew.
+    The locks are acquired in the order of their names, whatever order they were given in, under one timeout.
+    So two acquisitions of this kind never wait for each other. Held locks are renewed while it waits for the
+    next one; if that was late, as in a stopped process, the acquisition starts again.
 
     ``with client.all_of([a, b]):`` is the short form, as for :class:`~lockkit.Lock`.
 
@@ -123,16 +123,16 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            reason: Why the locks are taken, kept with the claim on each of them; see :meth:`lockkit.Lock.acquire`.
+            reason: Why the locks are taken, kept with each lock's claim; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for one lock after the other.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
-            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue,
-                or the background removes it.
-            LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
-            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`; the error names the lock.
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is
+                left in any queue, or the background removes it.
+            LeaseLost: A lock was lost (evicted, for instance) during the wait; the others were given back.
+            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, with the lock's name.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
@@ -142,7 +142,7 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         raise self._refused(busy[0])
 
     def try_acquire(self, *, reason: str | None = None) -> Leases | None:
-        """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
+        """Hold all locks if free now; None only if one is definitely busy, after giving back the others.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
@@ -200,10 +200,10 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
 
 
 class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
-    """A reusable, thread-safe factory of leases on one of several locks, made by :meth:`lockkit.Client.any_of`.
+    """A reusable, thread-safe factory of leases on one of several, made by :meth:`lockkit.Client.any_of`.
 
-    The locks are tried once in the given order. If all are busy, it waits in the queues of all of them; the first grant wins, and
-    the places in the other queues are given up. Nothing is held while it waits. ``lease.name`` says which lock it got.
+    The locks are tried once in the given order. If all are busy, it waits in all queues, holding nothing; the
+    first grant wins, and the other places are given up. ``lease.name`` says which lock it got.
 
     Attributes:
         locks: The locks, in the given order, each once.
@@ -230,7 +230,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            reason: Why the lock is taken, kept with the claim on each of them; see :meth:`lockkit.Lock.acquire`.
+            reason: Why the lock is taken, kept with each lock's claim; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for each of the locks.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
@@ -238,7 +238,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         Raises:
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             DeadlockDetected: This thread or task would wait for itself at every one of the locks.
-            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, for the first lock at which it failed.
+            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, for the first failure.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []

@@ -1,4 +1,4 @@
-"""The decorator behind ``client.locked``: run a function only while it holds a lock named from its arguments."""
+"""The decorator behind ``client.locked``: run a function while it holds a lock named from its arguments."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def locked_coroutine(
 
 
 def _check_arguments(template: object, on_busy: str) -> None:
-    """Refuse what no function can be decorated with, for instance the function itself: ``@client.locked`` without a name.
+    """Refuse arguments that never fit, for instance the function itself: ``@client.locked`` without a name.
 
     Raises:
         ConfigError: The template is no text, or ``on_busy`` has another value.
@@ -155,7 +155,8 @@ def check_function(function: Callable[..., object]) -> None:
         )
     if getattr(function, "__code__", None) in _MAKERS:
         raise ConfigError(
-            f"{function.__qualname__} returns a context manager: its body would run after the lock is released",
+            f"{function.__qualname__} returns a context manager: its body would run after the lock is "
+            "released",
             hint=_INSIDE,
         )
 
@@ -176,7 +177,7 @@ def name_of(template: str, signature: inspect.Signature, *args: object, **keywor
 
 
 class _OfSkip:
-    """The result of a skipped call among the arguments of the next one, which refuses to be part of a name: the lock would have another name each time."""
+    """A skipped call's result as an argument; refuses to be part of a name, which would change each time."""
 
     def __init__(self, template: str, skipped: Skipped) -> None:
         self._template = template
@@ -184,9 +185,10 @@ class _OfSkip:
 
     def _refuse(self, *_: object) -> NoReturn:
         raise ConfigError(
-            f"{self._template!r}: a lock would be named after an argument, but the call that it was to come from was skipped, "
-            f"because {self._skipped.name!r} was busy",
-            hint="look first whether that call ran (a Skipped is falsy; Celery: skipped_in), or name the lock after another argument",
+            f"{self._template!r}: a lock would be named after an argument, but the call that it was to come "
+            f"from was skipped, because {self._skipped.name!r} was busy",
+            hint="look first whether that call ran (a Skipped is falsy; Celery: skipped_in), or name the "
+            "lock after another argument",
         )
 
     __getattr__ = __getitem__ = __repr__ = __str__ = _refuse
@@ -196,7 +198,7 @@ def filled(template: str, values: Mapping[str, object]) -> str:
     """A name template with values in its fields.
 
     Raises:
-        ConfigError: The text of a value may differ between equal calls, which would then lock different names.
+        ConfigError: The text of a value may differ between equal calls, which would lock different names.
         AttributeError, LookupError, ValueError: A value has no such part, or the format does not fit it.
     """
     formatter = string.Formatter()
@@ -207,14 +209,15 @@ def filled(template: str, values: Mapping[str, object]) -> str:
         unsteady = _unsteady(value, repr if conversion in ("r", "a") else str)
         if unsteady is not None:
             raise ConfigError(
-                f"{template!r}: a lock would be named after a {type(unsteady).__name__}, whose text may differ between equal calls",
+                f"{template!r}: a lock would be named after a {type(unsteady).__name__}, whose text may "
+                "differ between equal calls",
                 hint=f"name a part of it, such as {{{field}[id]}} or {{{field}.id}}",
             )
     return template.format(**values)
 
 
 def _unsteady(value: object, text: Callable[[object], str]) -> object:
-    """The value, or the part of it, that has no order, or whose text is the address of an object; None if there is none."""
+    """The value or part that has no order, or whose text is an object's address; None if there is none."""
     if value is None or isinstance(value, str | bytes | int | float):
         return None
     if isinstance(value, list | tuple):
@@ -230,10 +233,10 @@ def _skipped(name: str, busy: AcquireTimeout, count: Callable[[Skipped], None]) 
 
 
 def refuse_what_is_not_done(result: object, function: str, name: str) -> None:
-    """Refuse a result whose work would continue after the function has returned. The result is closed or cancelled if possible.
+    """Refuse a result whose work would continue after the function's return; close or cancel it if possible.
 
     Raises:
-        ConfigError: The result is a coroutine, a generator, a context manager of contextlib, or a Future that is not done.
+        ConfigError: The result is a coroutine, a generator, a contextlib manager, or an unfinished Future.
     """
     instead = _INSIDE
     if isinstance(result, CoroutineType):
@@ -244,7 +247,7 @@ def refuse_what_is_not_done(result: object, function: str, name: str) -> None:
         result.close()
     elif isinstance(result, AsyncGeneratorType):
         kind = "an asynchronous generator"
-    elif isinstance(result, contextlib._GeneratorContextManagerBase):  # noqa: SLF001 (there is no public name)
+    elif isinstance(result, contextlib._GeneratorContextManagerBase):  # noqa: SLF001 (no public name)
         kind = "a context manager"
     elif isinstance(result, Awaitable) or hasattr(result, "add_done_callback"):
         done, cancel = getattr(result, "done", None), getattr(result, "cancel", None)
@@ -266,7 +269,7 @@ def check_template(template: str, signature: inspect.Signature, function: str) -
     """Refuse a name template that does not fit the function, already when the function is decorated.
 
     Raises:
-        ConfigError: The template is malformed, names an argument that the function does not have, or has no field and is no name.
+        ConfigError: The template is malformed, names an unknown argument, or has no field and is no name.
     """
     fields = _parsed(template)
     for field in fields:

@@ -17,14 +17,14 @@ __all__ = ["Lease", "LeaseCopy"]
 class Lease(AnyLease):
     """One acquisition that holds its lock.
 
-    ``valid()`` is true only while the store surely keeps everybody else out (S3); the handle may be passed between
-    threads, and is inert in a forked child. As a context manager it releases on the way out, and raises
-    :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
+    ``valid()`` is true only while the store surely keeps everybody else out (S3). The lease may be passed
+    between threads, and is inert in a forked child. As a context manager it releases on the way out, and
+    raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
 
-    A Lease that is garbage-collected unreleased is reported at once, in the log and by a ResourceWarning, with the file and line that
-    took it; its claim is renewed no more and is removed when its validity has ended, never earlier. A signal handler that raises
-    (Ctrl-C) may cut a release short anywhere: a second :meth:`release` goes on where the first was cut, and without one the
-    background does so within a ttl.
+    A Lease that is garbage-collected unreleased is reported at once, in the log and by a ResourceWarning,
+    with the file and line that took it; its claim is no longer renewed, and is removed when its validity has
+    ended, never earlier. A signal handler that raises (Ctrl-C) may cut a release short anywhere: a second
+    :meth:`release` continues it; without one the background does so within a ttl.
 
     """
 
@@ -37,14 +37,14 @@ class Lease(AnyLease):
 
     @property
     def release_requested(self) -> threading.Event:
-        """Set once somebody has asked for the release of the lock; :attr:`release_requests` says who, and why."""
+        """Set once somebody has asked for the release of the lock; see :attr:`release_requests`."""
         return self._hold.asked.event
 
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
 
-        Asks again while the trouble may pass, for ``request_timeout`` seconds in all, but for no more than half of the time
-        that the lease has left.
+        Asks again while the trouble may pass, for ``request_timeout`` seconds in all, but for at most half of
+        the time that the lease has left.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.
@@ -57,8 +57,8 @@ class Lease(AnyLease):
         """Use a longer ttl from now on.
 
         Args:
-            ttl: Seconds; at least the present ttl, because no call shortens a held claim. One that is longer than the store grants becomes
-                the longest that it does.
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim. The store's longest
+                ttl replaces a longer one.
 
         Raises:
             ConfigError: Below the present ttl; or with ``strict`` longer than the store grants.
@@ -70,7 +70,7 @@ class Lease(AnyLease):
         self._extend(ttl)
 
     def lengthen(self, ttl: float, patience: float | None) -> None:
-        """Have at least this ttl from now on, for a level of a reentrant hold. Asks the store only if it has less.
+        """Have at least this ttl, for a level of a reentrant hold. Asks the store only if it has less.
 
         Args:
             ttl: Seconds; allowed on this store.
@@ -86,10 +86,10 @@ class Lease(AnyLease):
         self._driver.requests.extend(self._hold, self._longer(ttl), patience)
 
     def simulate_loss(self) -> None:
-        """Lose the lease now, as if it had not been renewed in time: for a test of what your program does then.
+        """Lose the lease now, as if it had not been renewed in time: for a test of your program.
 
-        All that happens at a loss happens: ``lost`` is set, ``on_lost`` callbacks are called, the log says so, and a ``with`` ends with
-        LeaseLost. The call returns when the callbacks have returned, after 5 s at the latest.
+        All effects of a loss follow: ``lost`` is set, ``on_lost`` callbacks are called, the log says so, a
+        ``with`` ends with LeaseLost. Returns when the callbacks have returned, after 5 s at the latest.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.
@@ -105,9 +105,9 @@ class Lease(AnyLease):
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
 
-        Idempotent: later and concurrent calls return the same report, and one after an interruption (Ctrl-C) goes on where
-        that came. Takes at most the sum of the budgets. In a forked child, and on an inner level of a reentrant hold,
-        nothing is released (outcome KEPT).
+        Idempotent: later and concurrent calls return the same report, and a call after an interruption
+        (Ctrl-C) continues. Takes at most the sum of the budgets. In a forked child, and on an inner level of
+        a reentrant hold, nothing is released (outcome KEPT).
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -158,7 +158,7 @@ class Lease(AnyLease):
         error: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """Release the lease at the end of its ``with`` statement, or when ``__exit__`` is called by hand; see :class:`Lease`."""
+        """Release the lease after its ``with``, or when ``__exit__`` is called; see :class:`Lease`."""
         try:
             report = self.release("normal" if error is None else "error")
             if statement is not None:

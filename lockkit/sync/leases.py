@@ -20,11 +20,11 @@ __all__ = ["Leases"]
 class Leases(AnyLeases[Lease]):
     """The leases of locks that were taken together, in the order in which they were acquired.
 
-    ``valid()`` is true only while every one of them is. They are released together, last first; as a context manager on the way
-    out, where :class:`~lockkit.errors.LeaseLost` is raised if one of them was lost and the body raised nothing itself. A lease that
-    is released by itself is no longer valid, so then they are not valid together either.
+    ``valid()`` is true only while every one of them is. They are released together, last first; as a context
+    manager on the way out, where :class:`~lockkit.errors.LeaseLost` is raised if one was lost and the body
+    raised nothing itself. Releasing one alone makes it invalid, and so all of them together.
 
-    If they are collected unreleased, what happens to each is what happens to a single :class:`~lockkit.Lease`.
+    If they are collected unreleased, each is treated as a single :class:`~lockkit.Lease` is.
     """
 
     __slots__ = ("_asked", "_look", "_lost")
@@ -70,9 +70,9 @@ class Leases(AnyLeases[Lease]):
             lease.extend(ttl)
 
     def simulate_loss(self) -> None:
-        """Lose all of the leases now, as if none had been renewed in time: for a test of what your program does then.
+        """Lose all leases now, as if none had been renewed in time: for a test of your program.
 
-        All that happens at a loss happens to each, as with :meth:`lockkit.Lease.simulate_loss`. To lose one, call that of the one lease.
+        Each is lost as with :meth:`lockkit.Lease.simulate_loss`; call that of one lease to lose only that.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`; then nothing is lost.
@@ -85,8 +85,8 @@ class Leases(AnyLeases[Lease]):
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them, last first, each as :meth:`lockkit.Lease.release` does.
 
-        Idempotent. What interrupts the release of one (Ctrl-C) is raised once the others were released too. Takes at most the budgets
-        of the cleanup hooks, and ``request_timeout`` in all for requests that get no answer.
+        Idempotent. An interruption of one release (Ctrl-C) is raised after the others. Takes at most the
+        budgets of the cleanup hooks, and ``request_timeout`` in all for requests that get no answer.
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -95,7 +95,7 @@ class Leases(AnyLeases[Lease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
-        # Not before its turn: the background would go on with what it takes for a release that was cut short.
+        # Not before its turn: the background would continue it as an interrupted release.
         self.level.left = False
         interrupts: list[BaseException] = []
         try:
@@ -108,7 +108,7 @@ class Leases(AnyLeases[Lease]):
             self._raise_failed(report)
         return report
 
-    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach the ``finally``.
+    # Outside the ``try`` above: CPython 3.11 would skip its ``finally`` for an exception as this loop starts.
 
     def _release_each(self, reason: Reason, interrupts: list[BaseException]) -> list[ReleaseReport]:
         reports: list[ReleaseReport] = []
@@ -145,7 +145,7 @@ class Leases(AnyLeases[Lease]):
         error: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """Release the leases at the end of their ``with`` statement, or when ``__exit__`` is called by hand; see :class:`~lockkit.Leases`."""
+        """Release the leases after their ``with``, or when ``__exit__`` is called."""
         try:
             report = self.release("normal" if error is None else "error")
             if statement is not None:

@@ -49,16 +49,16 @@ def build(
 class Lock(AnyLock[Lease], ShortForm[Lease]):
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
-    ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each ``with`` statement, and each
-    block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another thread or task. If you
-    call ``__exit__`` yourself, call it in the thread or task that called ``__enter__``: elsewhere the call raises NotHeld, and the
-    lease lasts until the first thread or task is over.
+    ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each
+    ``with`` statement, and each block that ``contextlib.ExitStack`` enters, releases the lease that it took,
+    even in another thread or task. Call ``__exit__`` yourself only in the thread or task that called
+    ``__enter__``: elsewhere it raises NotHeld, and the lease lasts until the first one is over.
 
     Attributes:
         terms: The terms of the lock's claims, as the store gets them.
-        tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
-            it if another process is to release the claim after this one died: the function can save the token first. An exception
-            that the function raises ends the acquire.
+        tokens: A function that makes a claim's token, called just before the claim is first sent; None for a
+            random token. Set it if another process is to release the claim after this one died: the function
+            can save the token first. An exception that it raises ends the acquire.
     """
 
     _makes = Lease
@@ -82,24 +82,24 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         """Wait for the lock and hold it.
 
         Args:
-            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
+            timeout: Seconds to wait in all; None for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
-            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is shown, also to those
-                who time out.
-            on_wait: Called in this thread when the claim is queued, when its position or the holder changes, and else every two
-                seconds.
+            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is
+                shown, also to those who time out.
+            on_wait: Called in this thread when the claim is queued, when its position or the holder changes,
+                and otherwise every two seconds.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
-            detect_deadlock: Whether to look, while it waits, for a deadlock with other threads, tasks and processes; see
-                :meth:`Client.deadlocks`. Looks begin after 1 s, and each reads every queue of the namespace, up to 1,000.
-            others: No other keyword is allowed. The error for a keyword of another library says what to write.
+            detect_deadlock: Whether the wait looks for a deadlock of threads, tasks and processes, from 1 s
+                on; see :meth:`Client.deadlocks`. Each look reads all queues of the namespace, up to 1,000.
+            others: No other keyword is allowed. The error for another library's keyword says what to write.
 
         Raises:
             TypeError: There is another keyword.
-            AcquireTimeout: The time is up. Nothing of the attempt is left in the store, or the background removes it.
-            DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
-                needs what it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
+            AcquireTimeout: The time is up. Nothing is left in the store, or the background removes it.
+            DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind
+                a waiter that needs its locks; or it is the youngest ``detect_deadlock`` waiter of a deadlock.
             CapacityMismatch: Others use the name with another capacity.
-            AcquireCancelled: The wait was cancelled, the client was closed meanwhile, or the interpreter is ending.
+            AcquireCancelled: The wait was cancelled, the client was closed, or the interpreter is ending.
             BackendError: The store cannot be used, and the lock is not held.
             ConfigError: The URL does not fit the server or file that it points at.
         """
@@ -128,10 +128,10 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         return self._take(0.0, note, None, [])
 
     def available(self) -> int:
-        """How many permits of a semaphore a new claim could have at once, in one round trip; 0 while another one waits, which comes first.
+        """How many permits of a semaphore a new claim could get at once; 0 while an older one waits.
 
-        For a mutex, and for either side of a reader/writer lock, 1 if it could be had at once and 0 if not. The answer may be out of
-        date when it arrives: to take a lock only if it is free, use :meth:`try_acquire`.
+        For a mutex, and for either side of a reader/writer lock, 1 if it is free and 0 if not. One round
+        trip; the answer may be out of date when it arrives: use :meth:`try_acquire` to take only a free lock.
 
         Raises:
             BackendError: There was no answer.
@@ -179,7 +179,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
                 attempt.sent = False
                 return lease
         except BaseException:
-            attempt.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claim
+            attempt.over = True  # first, without a call: after a signal the background removes the claim
             try:
                 driver.take_back(attempt)
             finally:
@@ -192,7 +192,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
     def level(
         self, driver: Driver, key: weakref.ref[object], taken_at: Caller, timeout: float | None
     ) -> Lease | None:
-        """Add a level to a reentrant hold that the thread or task has, with the longest ttl of all levels; None if there is none."""
+        """Add a level to a reentrant hold of this thread or task, with the longest ttl; None without one."""
         lease = self._inner(driver, key, taken_at) if self._reentrant else None
         if lease is None:
             return None
@@ -204,13 +204,13 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             lease.lengthen(self.terms.ttl, timeout or None)
             return self._kept(lease)
         except BaseException:
-            # The caller never gets this level's lease. An assignment, because a signal could interrupt a call.
+            # The caller never gets this level's lease. An assignment: a signal could interrupt a call.
             lease.level.left = True
             raise
 
 
 class RWLock(Answering):
-    """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
+    """A reader/writer lock: many readers, or one writer. Claims are served in order, so none starves."""
 
     def __init__(self, reader: Lock, writer: Lock) -> None:
         self._reader = reader

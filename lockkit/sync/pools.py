@@ -31,7 +31,7 @@ Busy: TypeAlias = tuple[Attempt, Mapping[str, str]]
 
 
 class PoolLeases(Leases):
-    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`~lockkit.Leases`."""
+    """The leases of some members of a pool, as the request prefers them; see :class:`~lockkit.Leases`."""
 
     __slots__ = ("_within",)
 
@@ -43,16 +43,16 @@ class PoolLeases(Leases):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that are held; ``names`` has the names of their locks, and of those that they stand within."""
+        """The members that are held; ``names`` has the names of their locks and of those around them."""
         return members_of(self.names, self._within)
 
 
 class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
-    """A reusable, thread-safe factory of leases on some members of a pool, made by :meth:`lockkit.Client.pool`.
+    """A reusable, thread-safe factory of leases on members of a pool, made by :meth:`lockkit.Client.pool`.
 
-    A pool has one **gate**, through which requests pass one by one, first come, first served. The request at the gate takes the members
-    that are free and waits for those that it still needs. So requests for several members never wait for each other, but a request
-    for four at the gate holds up a request for one behind it, even if one member is free.
+    A pool has one **gate**, through which requests pass one by one, first come, first served. The request at
+    the gate takes free members and waits for the rest. So requests for several members never wait for each
+    other, but a request for four at the gate delays one for a single free member behind it.
 
     The members' locks cannot be taken in any other way. ``with pool:`` is the short form, for one member.
 
@@ -86,22 +86,22 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
 
         Args:
             count: The number of members.
-            each: How much of each member's capacity to take; None for the whole member, which then nobody shares.
-            among: The members that will do, the best first; None for all, in the order in which the pool lists them. Of those that
-                have room now, the first are taken.
-            chooser: Tells which of them will do now, and may change its mind while this waits; see :class:`~lockkit.Chooser`.
+            each: How much of each member's capacity to take; None for the whole member, without sharing.
+            among: The members that will do, the best first; None for all, in the pool's order. The first that
+                have room are taken.
+            chooser: Says which members will do now, and may change its mind; see :class:`~lockkit.Chooser`.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            reason: Why the members are taken, kept with the claims on them and at the gate; see :meth:`lockkit.Lock.acquire`.
+            reason: Why the members are taken, kept with all claims; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
-            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
-                the chooser says so.
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O
+                has happened, unless the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
-            LeaseLost: The gate, or a member that it had got already, was evicted while this waited. One that was not renewed in time, because the
-                process was stopped for a while, is given up, and the request begins anew, at the end of the queue.
+            LeaseLost: The gate, or a member already taken, was evicted during the wait. If it was not renewed
+                in time instead, as in a stopped process, the request starts again at the end of the queue.
             AcquireError, BackendError: As :meth:`lockkit.Lock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
@@ -122,10 +122,10 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         chooser: Chooser | None = None,
         reason: str | None = None,
     ) -> PoolLeases | None:
-        """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
+        """Hold members if they are free now; None if too few are, or an earlier request is at the gate.
 
         Raises:
-            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never "busy".
         """
         return self._take(self._request(count, each, among, chooser), 0.0, None, [], reason=reason)
 

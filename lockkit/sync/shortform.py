@@ -15,10 +15,10 @@ S = TypeVar("S", bound=Left)
 
 
 class ShortForm(AnyShortForm[S]):
-    """A factory of leases that is a context manager itself: each ``with`` statement takes a lease, and releases it.
+    """A factory of leases that is a context manager: each ``with`` statement takes a lease and releases it.
 
-    A ``with`` statement, or a block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another
-    thread or task.
+    A ``with`` statement, or a block that ``contextlib.ExitStack`` enters, releases the lease that it took,
+    even if it ends in another thread or task.
     """
 
     def _once(self) -> S:
