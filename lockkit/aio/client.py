@@ -45,12 +45,12 @@ R = TypeVar("R")
 
 
 class AsyncClient(Answering):
-    """A connection to one store, in one namespace, for programs with asyncio: as :class:`~lockkit.Client`, with ``await``.
+    """A connection to one store, in one namespace, for asyncio: as :class:`~lockkit.Client`, with ``await``.
 
-    ``async with lockkit.aio.connect() as client:`` closes it in the end. The store is opened, on a thread, when it is first used.
+    ``async with lockkit.aio.connect() as client:`` closes it. The first use opens the store, on a thread.
 
-    Tasks of several event loops, one after the other or in several threads, may use one client; each loop has connections of its own.
-    In a forked child the client starts afresh, as :class:`~lockkit.Client` does, and needs a new event loop.
+    Tasks of several event loops, in turn or in several threads, may use one client; each loop has its own
+    connections. A forked child starts afresh, as with :class:`~lockkit.Client`, and needs a new event loop.
 
     Args:
         client: A client that has not been used. A lease can be released only through the client that made it.
@@ -103,10 +103,10 @@ class AsyncClient(Answering):
 
         Args:
             name: What is locked; at most 512 bytes of UTF-8.
-            options: See :class:`~lockkit.shared.options.Options`. ``on_lost`` is a plain function, and called on a thread.
+            options: See :class:`~lockkit.shared.options.Options`; ``on_lost``, a function, runs on a thread.
 
         Raises:
-            ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.
+            ConfigError: The name or an option is not allowed; the error says what is. No I/O has happened.
             CapabilityError: The store does not support an option.
         """
         return build(self._engines, name, "mutex", 1, 1, options)
@@ -114,7 +114,7 @@ class AsyncClient(Answering):
     def semaphore(
         self, name: str, capacity: int, *, permits: int = 1, **options: Unpack[Options]
     ) -> AsyncLock:
-        """A lock with ``capacity`` permits, of which each acquisition takes ``permits``. Otherwise as :meth:`lock`."""
+        """A lock with ``capacity`` permits; each acquisition takes ``permits``. Otherwise as :meth:`lock`."""
         fitting(permits, capacity, name)
         return build(self._engines, name, "semaphore", permits, capacity, options)
 
@@ -126,7 +126,7 @@ class AsyncClient(Answering):
     def all_of(self, locks: Iterable[AsyncLock], *, timeout: float | Default | None = DEFAULT) -> AsyncAllOf:
         """Several locks as one: all of them are held, or none.
 
-            async with client.all_of([client.lock("a"), client.rwlock("b").read()]).acquire(timeout=10) as leases:
+            async with client.all_of([client.lock("a"), client.lock("b")]).acquire(timeout=10) as leases:
                 ...
 
         Arguments and errors as :meth:`lockkit.Client.all_of`.
@@ -134,7 +134,7 @@ class AsyncClient(Answering):
         return AsyncAllOf(self._engines, locks, self._client._timeout(timeout))  # noqa: SLF001
 
     def any_of(self, locks: Iterable[AsyncLock], *, timeout: float | Default | None = DEFAULT) -> AsyncAnyOf:
-        """One of several locks, whichever can be had first. Arguments and errors as :meth:`lockkit.Client.any_of`."""
+        """One of several locks, whichever is free first; see :meth:`lockkit.Client.any_of`."""
         return AsyncAnyOf(self._engines, locks, self._client._timeout(timeout))  # noqa: SLF001
 
     def pool(
@@ -167,7 +167,7 @@ class AsyncClient(Answering):
     def locked(
         self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R | Skipped]]]:
-        """Decorate a coroutine function so that each call holds a lock, whose name is made from the call's arguments.
+        """Decorate a coroutine function so that each call holds a lock, named from the call's arguments.
 
             @client.locked("invoice:{invoice_id}", timeout=0, on_busy="skip")
             async def bill(invoice_id): ...
@@ -175,7 +175,7 @@ class AsyncClient(Answering):
         Otherwise as :meth:`lockkit.Client.locked`.
 
         Raises:
-            ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it; at a call, as there.
+            ConfigError: The function is no coroutine function, the template does not fit it, or as there.
         """
         with IMPORTS:
             from lockkit.sync.decorator import locked_coroutine  # late: it needs inspect, and few need it
@@ -188,7 +188,7 @@ class AsyncClient(Answering):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy | AsyncLeaseCopy) -> AsyncLeaseCopy:
-        """Bind a handle from another process (``AsyncLease.handle()``) to this client, which can then release or extend exactly that claim.
+        """Bind a handle from another process to this client, to release or extend exactly that claim.
 
         Raises:
             ConfigError: The argument is not a handle, or a handle of another namespace.
@@ -201,10 +201,10 @@ class AsyncClient(Answering):
         return [AsyncLeaseCopy(copy, self._engines) for copy in self._client.leases()]
 
     def stats(self) -> dict[str, int]:
-        """The counters of this client in this process; :data:`lockkit.values.events.COUNTERS` says what each counts."""
+        """This client's counters in this process; :data:`lockkit.values.events.COUNTERS` explains them."""
         return self._client.stats()
 
-    # -- operations: those of lockkit.Client, on a thread unless the store answers at once. A cancelled call may take effect all the same.
+    # -- operations: as lockkit.Client, on a thread unless ``at_once``; a cancelled call may take effect
 
     async def inspect(self, name: str) -> LockInfo:
         """See :meth:`lockkit.Client.inspect`."""
@@ -219,7 +219,7 @@ class AsyncClient(Answering):
         return await self._engines.call(self._client.namespaces)
 
     async def deadlocks(self) -> list[Deadlock]:
-        """See :meth:`lockkit.Client.deadlocks`. A thread of the client is in use meanwhile, for a little more than 2 s at most times."""
+        """See :meth:`lockkit.Client.deadlocks`. Uses a thread of the client, mostly for just over 2 s."""
         return await self._engines.call(self._client.deadlocks)
 
     async def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
@@ -269,7 +269,7 @@ class AsyncClient(Answering):
     # -- life
 
     async def close(self) -> None:
-        """Release all holds, cancel all waits, and disconnect from the store. Takes a bounded time; may be called twice.
+        """Release all holds, cancel all waits, and disconnect, in a bounded time. May be called twice.
 
         If the caller is cancelled, the CancelledError is raised when that is done.
         """
@@ -313,8 +313,8 @@ def connect(
 ) -> AsyncClient:
     """Make a client, for ``async with``. Awaiting the result is allowed and changes nothing.
 
-    The call reads config files and does no other I/O. Arguments and errors as :func:`lockkit.connect`. It needs no running loop, so
-    a module may make its client when it is imported: ``client = lockkit.aio.connect()``.
+    The call reads config files and does no other I/O. Arguments and errors as :func:`lockkit.connect`. No
+    running loop is needed: a module may make its client at import, ``client = lockkit.aio.connect()``.
     """
     return AsyncClient(
         synchronous.connect(

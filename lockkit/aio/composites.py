@@ -43,7 +43,7 @@ class AsyncTaking(AnyTaking):
         detect: bool = False,
         reason: str | None = None,
     ) -> Self:
-        """Open the store if it is not open, and make the acquisition. Arguments as for :class:`lockkit.sync.composites.Taking`."""
+        """Open the store if necessary, and make the object; see :class:`lockkit.sync.composites.Taking`."""
         deadline = engines.opening.clock.now() + wait if wait else None
         engine = engines.ready() or await engines.engine(wait)
         taking = cls(
@@ -64,7 +64,7 @@ class AsyncTaking(AnyTaking):
             # No await from here on, so that no cancellation comes between the grants and the leases.
             return self.handed(got, locks, made)
         except BaseException:
-            together.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claims
+            together.over = True  # first, without a call: after a signal the background removes the claims
             try:
                 engine.take_back(together)
             finally:
@@ -74,9 +74,9 @@ class AsyncTaking(AnyTaking):
 
 
 class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
-    """A reusable factory of leases on several locks at once, made by :meth:`AsyncClient.all_of`: as :class:`~lockkit.AllOf`, with ``await``.
+    """A factory of leases on several locks, by :meth:`AsyncClient.all_of`; see :class:`~lockkit.AllOf`.
 
-    ``async with client.all_of([a, b]):`` is the short form, as for :class:`AsyncLock`. A cancelled acquire leaves nothing in the store.
+    ``async with client.all_of([a, b]):`` is the short form. A cancelled acquire leaves nothing in the store.
 
     Attributes:
         locks: The locks, sorted by name, each once.
@@ -101,12 +101,12 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
     ) -> Acquiring[AsyncLeases]:
         """Wait for all of the locks and hold them: ``await`` it, or ``async with both.acquire() as leases:``.
 
-        Arguments as for :meth:`lockkit.AllOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
+        Arguments as for :meth:`lockkit.AllOf.acquire`; ``on_wait`` is a plain function, called in the loop.
 
         Raises:
-            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue,
-                or the background removes it.
-            LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is
+                left in any queue, or the background removes it.
+            LeaseLost: A lock was lost (evicted, for instance) during the wait; the others were given back.
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`; the error names the lock.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
@@ -114,7 +114,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
         return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock, reason=reason))
 
     def try_acquire(self, *, reason: str | None = None) -> Coroutine[Any, Any, AsyncLeases | None]:
-        """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
+        """Hold all locks if free now; None only if one is definitely busy, after giving back the others.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
@@ -185,7 +185,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
 
 
 class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
-    """A reusable factory of leases on one of several locks, made by :meth:`AsyncClient.any_of`: as :class:`~lockkit.AnyOf`, with ``await``.
+    """A factory of leases on one of several, made by :meth:`AsyncClient.any_of`; see :class:`~lockkit.AnyOf`.
 
     Attributes:
         locks: The locks, in the given order, each once.
@@ -210,12 +210,12 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
     ) -> Acquiring[AsyncLease]:
         """Wait for one of the locks and hold it: ``await`` it, or ``async with one.acquire() as lease:``.
 
-        Arguments as for :meth:`lockkit.AnyOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
+        Arguments as for :meth:`lockkit.AnyOf.acquire`; ``on_wait`` is a plain function, called in the loop.
 
         Raises:
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             DeadlockDetected: This task would wait for itself at every one of the locks.
-            AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first lock at which it failed.
+            AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first failure.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         check_call(self.name, self.locks, on_wait, detect_deadlock, reason=reason)

@@ -26,11 +26,11 @@ __all__ = ["Engines"]
 
 T = TypeVar("T")
 _GRACE = 0.3
-"""Seconds that opening the store may take beyond what was left, because the thread that opens it keeps to its time only roughly."""
+"""Seconds beyond the limit that opening the store may take, because its thread keeps to it only roughly."""
 
 
 class Engines:
-    """The event loops of a client. Each begins afresh when it first uses the client, with connections of its own; so does a forked child.
+    """The event loops of a client. Each loop, and each forked child, has its own connections from first use.
 
     Heartbeat, holds and threads belong to the client, so a lease may be released on any loop.
 
@@ -58,7 +58,7 @@ class Engines:
         return here if here is not None and here.driver is driver else None
 
     async def engine(self, patience: float | None = 0.0) -> LoopDriver:
-        """The engine for the running loop; opens the store if it is not open. Arguments and errors as :meth:`lockkit.shared.opening.Opening.driver`."""
+        """The running loop's engine; opens the store, as :meth:`lockkit.shared.opening.Opening.driver`."""
         here = self.ready()
         if here is not None:
             return here
@@ -95,7 +95,7 @@ class Engines:
             if self.opening.capabilities.scope == "process":  # nothing to connect to
                 attempt, tries = self.opening.trying(patience)
                 return attempt(tries.left())
-            # Before the time begins: the import of a client library can take longer than a request on a busy host.
+            # Before the time starts: importing a client library can take longer than a request.
             imports = self._imports
             if imports is None or imports.done():
                 imports = self._imports = self._pools.acquires.submit(self.opening.import_store)
@@ -126,11 +126,11 @@ class Engines:
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
 
     async def call_of_acquire(self, work: Callable[[], T], patience: float | None) -> T:
-        """Make a call that belongs to an acquire, on a thread of those for acquires, with the context variables of the task.
+        """Make a call of an acquire, on a thread for acquires, with the context variables of the task.
 
         Args:
             work: The call.
-            patience: Seconds after which a call that has not begun is cancelled; None to wait for its turn.
+            patience: Seconds after which a call that was not started is cancelled; None to wait for its turn.
 
         Raises:
             Refused: No thread was free in time.
@@ -141,9 +141,9 @@ class Engines:
         return await result_of(job, asyncio.get_running_loop(), patience)
 
     async def close(self) -> None:
-        """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""
+        """Close the client, then the connections of all loops; raise a cancellation afterwards."""
         loop = asyncio.get_running_loop()
-        # The close has a thread of its own: it must begin although other calls wait for a free one.
+        # The close has a separate thread: it must start although other calls wait for a free one.
         thread = ThreadPool("lockkit-asyncio", 1)
         job = thread.submit(partial(self.opening.end, None))
         thread.close()

@@ -30,7 +30,7 @@ __all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "ReleaseReque
 
 
 class Loss:
-    """The loss of a hold: ``await lease.lost`` returns when the hold may have lapsed, and ``is_set()`` says whether it may have."""
+    """The loss of a hold: ``await`` it until the hold may have lapsed; ``is_set()`` says whether it has."""
 
     __slots__ = ("__weakref__", "_calls", "_hold")
 
@@ -44,7 +44,7 @@ class Loss:
         return bool(self._hold.lost_why)
 
     def call(self, key: object, callback: Callable[[], object]) -> None:
-        """Call something in the running loop when the hold is lost; soon, but not before this returns, if it is lost already."""
+        """Call something in the running loop when the hold is lost; soon, if it is lost already."""
         loop = asyncio.get_running_loop()
         self._calls[key] = loop, callback
         if self.is_set():
@@ -55,7 +55,7 @@ class Loss:
         self._calls.pop(key, None)
 
     def _bell(self) -> Callable[[], None]:
-        """The function that the hold calls. A waiting task refers to its lease, which the hold must not keep: so not this object either."""
+        """The function that the hold calls; it keeps neither this object nor the lease of a waiting task."""
         there = weakref.WeakMethod(self._ring)
 
         def bell() -> None:
@@ -82,7 +82,7 @@ class Loss:
 
 
 class ReleaseRequested(Loss):
-    """The first request to release a hold: ``await lease.release_requested`` returns when there is one, and ``is_set()`` says whether there is."""
+    """The first request to release a hold: ``await`` it, or ask ``is_set()`` whether there is one."""
 
     __slots__ = ()
 
@@ -97,7 +97,7 @@ class ReleaseRequested(Loss):
 
 
 class CancelOnLoss:
-    """An asynchronous context manager whose body is cancelled when the lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
+    """Cancels the body of an ``async with`` when the lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
 
     def __init__(self, lease: AsyncLease | AsyncLeases) -> None:
         self._lease = lease
@@ -135,13 +135,13 @@ class CancelOnLoss:
 
 
 class AsyncLease(AnyLease):
-    """One acquisition that holds its lock, in a program with asyncio: as :class:`~lockkit.Lease`, with ``await`` before what may wait.
+    """One acquisition that holds its lock, for asyncio: as :class:`~lockkit.Lease`, with ``await``.
 
-    ``valid()``, ``remaining()``, ``ensure_held()`` and the properties are arithmetic, and are called without ``await``. The lease is
-    renewed by a thread, so a coroutine that blocks the loop does not lose it.
+    ``valid()``, ``remaining()``, ``ensure_held()`` and the properties are arithmetic, and called without
+    ``await``. A thread renews the lease, so a coroutine that blocks the loop does not lose it.
 
-    The lease may be passed between tasks, and between event loops. As an asynchronous context manager it releases on the way out,
-    and raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
+    The lease may be passed between tasks and event loops. As an asynchronous context manager it releases at
+    its end, and raises :class:`~lockkit.errors.LeaseLost` if it was lost and the body raised nothing.
     """
 
     __slots__ = ("_engines", "_loss", "_requested", "_work")
@@ -171,7 +171,7 @@ class AsyncLease(AnyLease):
 
     @property
     def release_requested(self) -> ReleaseRequested:
-        """The first request to release the lock: ``await lease.release_requested``, or ``lease.release_requested.is_set()``.
+        """The first request to release the lock: ``await lease.release_requested``, or use its ``is_set()``.
 
         ``lease.release_requests`` says who asked, and why.
         """
@@ -181,21 +181,22 @@ class AsyncLease(AnyLease):
         return requested
 
     def cancel_on_loss(self) -> CancelOnLoss:
-        """Cancel the body of an ``async with`` when the lease is lost, as ``asyncio.timeout`` does when the time is up.
+        """Cancel the body of an ``async with`` when the lease is lost, much like ``asyncio.timeout``.
 
             async with lock.acquire() as lease, lease.cancel_on_loss():
                 ...
 
-        The body sees CancelledError, and the ``async with`` raises LeaseLost instead, also if the body ends normally after the loss.
-        Other cancellations pass unchanged. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
+        The body gets CancelledError at its next ``await``, and the ``async with`` raises LeaseLost, even
+        after a normal end. Other cancellations pass unchanged. Code that blocks the loop runs on, so check
+        :meth:`ensure_held` before it writes.
 
         Raises:
-            LeaseLost, NotHeld: On entry, if the lease is not valid; LeaseLost at the end, if it was lost meanwhile.
+            LeaseLost, NotHeld: On entry, if the lease is not valid; LeaseLost at the end, if it was lost.
         """
         return CancelOnLoss(self)
 
     async def confirm(self) -> None:
-        """Ask the store whether it still records the claim; see :meth:`lockkit.Lease.confirm`. A cancelled call changes nothing.
+        """Ask the store about the claim; see :meth:`lockkit.Lease.confirm`. A cancelled call changes nothing.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.
@@ -205,11 +206,11 @@ class AsyncLease(AnyLease):
         await self._engines.call(partial(self._driver.requests.confirm, self._hold))
 
     async def extend(self, ttl: float) -> None:
-        """Use a longer ttl from now on; see :meth:`lockkit.Lease.extend`. A cancelled call may take effect all the same.
+        """Use a longer ttl from now on; see :meth:`lockkit.Lease.extend`. A cancelled call may take effect.
 
         Args:
-            ttl: Seconds; at least the present ttl, because no call shortens a held claim. One that is longer than the store grants becomes
-                the longest that it does.
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim. The store's longest
+                ttl replaces a longer one.
 
         Raises:
             ConfigError: Below the present ttl; or with ``strict`` longer than the store grants.
@@ -247,9 +248,9 @@ class AsyncLease(AnyLease):
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
 
-        Idempotent, and at most the sum of the budgets long. If the caller is cancelled, however often, the release goes on in a task of
-        its own, and the CancelledError is raised when it is over. If the loop stops for good meanwhile, a thread goes on with it. In a
-        forked child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
+        Idempotent; takes at most the sum of the budgets. If the caller is cancelled, a separate task
+        continues, and the CancelledError is raised at the end. If the loop stops for good, a thread
+        continues. In a forked child, and on an inner level of a reentrant hold, nothing is released (KEPT).
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -273,7 +274,7 @@ class AsyncLease(AnyLease):
         return report
 
     def release_now(self, reason: Reason = "normal") -> ReleaseReport:
-        """Release from a plain function, which cannot ``await``: as :meth:`release`, but the event loop stands still until the release is over.
+        """Release from a plain function: as :meth:`release`, but blocks the event loop until the end.
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -293,12 +294,12 @@ class AsyncLease(AnyLease):
         return self._report
 
     def begin_release(self, reason: Reason) -> None:
-        """Begin the release, if there is anything to release, in a task of its own; :meth:`release` then waits for its end."""
+        """Start the release, if there is one, in a separate task; :meth:`release` then waits for its end."""
         try:
             begun = self._begin(reason)
             if not isinstance(begun, ReleaseReport):
                 begun.apart()
-        except BaseException:  # of a signal handler: the background goes on
+        except BaseException:  # of a signal handler: the background continues
             self._opening.look()
             raise
 
@@ -360,8 +361,8 @@ class AsyncLease(AnyLease):
 def may_wait(error: GeneratorExit) -> bool:
     """Whether the code that a GeneratorExit ends may wait for something.
 
-    An asynchronous generator may: ``aclose()`` is awaited, also when the event loop calls it for one that was collected. A coroutine
-    that is closed or collected may not. The innermost frame of the traceback is the one that the error was thrown into.
+    An asynchronous generator may, since ``aclose()`` is awaited, by the event loop too if one was collected;
+    a closed or collected coroutine may not. The error was thrown into the traceback's innermost frame.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -375,7 +376,7 @@ def may_wait(error: GeneratorExit) -> bool:
 
 
 class AsyncLeaseCopy:
-    """The handle of a claim that another process, or an earlier one, has taken: as :class:`~lockkit.LeaseCopy`, with ``await``."""
+    """The handle of a claim of another or earlier process: as :class:`~lockkit.LeaseCopy`, with ``await``."""
 
     def __init__(self, copy: LeaseCopy, engines: Engines) -> None:
         self._copy = copy

@@ -55,10 +55,10 @@ class _AnyReleaseRequested(_OfSeveral, ReleaseRequested):
 
 
 class AsyncLeases(AnyLeases[AsyncLease]):
-    """The leases of locks that were taken together, in the order in which they were acquired: as :class:`~lockkit.Leases`, with ``await``.
+    """The leases of locks taken together, in the order acquired: as :class:`~lockkit.Leases`, with ``await``.
 
-    ``valid()`` is true only while every one of them is. As an asynchronous context manager they are released on the way out, where
-    :class:`~lockkit.errors.LeaseLost` is raised if one of them was lost and the body raised nothing itself.
+    ``valid()`` is true only while every one of them is. An ``async with`` releases them at its end, and
+    raises :class:`~lockkit.errors.LeaseLost` there if one was lost and the body raised nothing itself.
     """
 
     __slots__ = ()
@@ -70,11 +70,11 @@ class AsyncLeases(AnyLeases[AsyncLease]):
 
     @property
     def release_requested(self) -> ReleaseRequested:
-        """The first request to release one of the locks: ``await leases.release_requested``, or ``leases.release_requested.is_set()``."""
+        """The first request to release one of the locks: ``await`` it, or ask its ``is_set()``."""
         return _AnyReleaseRequested([lease.release_requested for lease in self._leases])
 
     def cancel_on_loss(self) -> CancelOnLoss:
-        """Cancel the body of an ``async with`` when one of the leases is lost; see :meth:`AsyncLease.cancel_on_loss`."""
+        """Cancel an ``async with``'s body when a lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
         return CancelOnLoss(self)
 
     async def confirm(self) -> None:
@@ -88,7 +88,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
             await lease.extend(ttl)
 
     async def simulate_loss(self) -> None:
-        """Lose all of the leases now, as if none had been renewed in time; see :meth:`lockkit.Leases.simulate_loss`.
+        """Lose all leases now, as if none had been renewed in time; see :meth:`lockkit.Leases.simulate_loss`.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`; then nothing is lost.
@@ -101,8 +101,8 @@ class AsyncLeases(AnyLeases[AsyncLease]):
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them at the same time, each as :meth:`AsyncLease.release` does.
 
-        Idempotent. All releases have begun before the first of them waits, so none is left out if the caller is cancelled. The
-        releases continue then, and the CancelledError is raised when all of them are over. Takes at most the largest of their budgets.
+        Idempotent. All releases start before the first of them waits, so none is left out if the caller is
+        cancelled; the CancelledError is raised after the last. Takes at most the largest budget.
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -111,7 +111,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
-        self.level.left = True  # first: if a signal interrupts the next step, the background releases those that have not begun
+        self.level.left = True  # first: after a signal the background makes the releases that did not start
         for lease in self._leases[::-1]:
             lease.begin_release(reason)
         reports: list[ReleaseReport] = []
@@ -164,7 +164,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
 
 
 class AsyncPoolLeases(AsyncLeases):
-    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`AsyncLeases`."""
+    """The leases of some members of a pool, as the request prefers them; see :class:`AsyncLeases`."""
 
     __slots__ = ("_within",)
 
@@ -174,5 +174,5 @@ class AsyncPoolLeases(AsyncLeases):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that are held; ``names`` has the names of their locks, and of those that they stand within."""
+        """The members that are held; ``names`` has the names of their locks and of those around them."""
         return members_of(self.names, self._within)

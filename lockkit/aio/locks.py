@@ -42,13 +42,13 @@ def build(
 
 
 class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
-    """A reusable factory of leases on one name, in a program with asyncio: as :class:`~lockkit.Lock`, with ``await``.
+    """A reusable factory of leases on one name, for asyncio: as :class:`~lockkit.Lock`, with ``await``.
 
-    ``async with lock:`` is the short form; ``async with lock.acquire() as lease:`` also gives you the lease. Tasks of all event loops
-    may use it at the same time. A statement releases the lease that it took, even if it ends in another task.
+    ``async with lock:`` is the short form; ``async with lock.acquire() as lease:`` also gives you the lease.
+    Tasks of all event loops may use it at once. A statement releases its own lease, even in another task.
 
-    If the task is cancelled while it acquires, nothing is left in the store: the claim is removed in the background. If it is
-    cancelled while it releases, the release goes on and ends first.
+    If the task is cancelled while it acquires, nothing is left in the store: the background removes the
+    claim. If it is cancelled while it releases, the release is finished first.
     """
 
     def __init__(self, engines: Engines, given: Mapping[str, Any]) -> None:
@@ -71,27 +71,27 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
         detect_deadlock: bool = False,
         **others: Never,
     ) -> Acquiring[AsyncLease]:
-        """Wait for the lock and hold it: ``lease = await lock.acquire()``, or ``async with lock.acquire() as lease:``.
+        """Wait for the lock and hold it: ``await`` it, or ``async with lock.acquire() as lease:``.
 
         Args:
-            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
+            timeout: Seconds to wait in all; None for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
-            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is shown, also to those
-                who time out.
-            on_wait: A plain function, called in the event loop when the claim is queued, when its position or the holder changes, and
-                else every two seconds.
+            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is
+                shown, also to those who time out.
+            on_wait: A plain function, called in the event loop when the claim is queued, when its position or
+                the holder changes, and otherwise every two seconds.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
-            others: No other keyword is allowed. The error for a keyword of another library says what to write.
+            others: No other keyword is allowed. The error for another library's keyword says what to write.
 
         Raises:
             TypeError: There is another keyword.
-            AcquireTimeout: The time is up. Nothing of the attempt is left in the store, or the background removes it.
-            DeadlockDetected: This task holds the lock and would wait for itself, directly or behind another waiter that needs what
-                it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
+            AcquireTimeout: The time is up. Nothing is left in the store, or the background removes it.
+            DeadlockDetected: This task holds the lock and would wait for itself, directly or behind a waiter
+                that needs its locks; or it is the youngest ``detect_deadlock`` waiter of a deadlock.
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
             BackendError: The store cannot be used, and the lock is not held.
-            ConfigError: An argument is not allowed; or the URL does not fit the server or file that it points at.
+            ConfigError: An argument is not allowed, or the URL does not fit the server or file behind it.
         """
         if others:
             raise unexpected("AsyncLock.acquire()", others, self._own_timeout())
@@ -171,7 +171,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
                 attempt.sent = False
                 return lease
         except BaseException:
-            attempt.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claim
+            attempt.over = True  # first, without a call: after a signal the background removes the claim
             try:
                 engine.take_back(attempt)
             finally:
@@ -185,7 +185,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
     async def level(
         self, driver: Driver, key: weakref.ref[object], taken_at: Caller, wait: float | None
     ) -> AsyncLease | None:
-        """Add a level to a reentrant hold of the task, with the longest ttl of all levels; None if there is none."""
+        """Add a level to a reentrant hold of the task, with the longest ttl of all; None without a hold."""
         lease = self._inner(driver, key, taken_at) if self._reentrant else None
         if lease is None:
             return None
@@ -202,7 +202,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
 
 
 class AsyncRWLock(Answering):
-    """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
+    """A reader/writer lock: many readers, or one writer. Claims are served in order, so none starves."""
 
     def __init__(self, reader: AsyncLock, writer: AsyncLock) -> None:
         self._reader = reader

@@ -27,9 +27,9 @@ __all__ = ["AsyncPool"]
 
 
 class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLeases]):
-    """A reusable factory of leases on some members of a pool, made by :meth:`AsyncClient.pool`: as :class:`~lockkit.Pool`, with ``await``.
+    """A factory of leases on members of a pool, made by :meth:`AsyncClient.pool`; see :class:`~lockkit.Pool`.
 
-    ``async with pool:`` is the short form, for one member. A cancelled acquire leaves nothing in the store, and lets the next one through the gate.
+    ``async with pool:`` is for one member. A cancelled acquire leaves nothing in the store or at the gate.
 
     Attributes:
         pool: The name of the pool.
@@ -69,14 +69,14 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     ) -> Acquiring[AsyncPoolLeases]:
         """Wait for some members and hold them: ``await`` it, or ``async with pool.acquire(2) as leases:``.
 
-        Arguments as for :meth:`lockkit.Pool.acquire`; ``on_wait`` is a plain function, called in the event loop.
+        Arguments as for :meth:`lockkit.Pool.acquire`; ``on_wait`` is a plain function, called in the loop.
 
         Raises:
-            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
-                the chooser says so.
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O
+                has happened, unless the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
-            LeaseLost: The gate, or a member that it had got already, was evicted while this waited. One that was not renewed in time, because the
-                process was stopped for a while, is given up, and the request begins anew, at the end of the queue.
+            LeaseLost: The gate, or a member already taken, was evicted during the wait. If it was not renewed
+                in time instead, as in a stopped process, the request starts again at the end of the queue.
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
@@ -95,10 +95,10 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         chooser: Chooser | None = None,
         reason: str | None = None,
     ) -> Coroutine[Any, Any, AsyncPoolLeases | None]:
-        """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
+        """Hold members if they are free now; None if too few are, or an earlier request is at the gate.
 
         Raises:
-            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never "busy".
         """
         request = self._request(count, each, among, chooser)
         check_call(self.pool, self._locks(request.among).values(), reason=reason)

@@ -85,7 +85,7 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
 
 
 class AsyncShortForm(AnyShortForm[S]):
-    """A factory of leases that is an asynchronous context manager itself: each ``async with`` statement takes a lease, and releases it, even if it ends in another task."""
+    """A factory of leases whose ``async with`` takes a lease and releases it, even in another task."""
 
     look = None  # type: ignore[assignment]
     """See :class:`lockkit.lib.leaving.Manager`."""
