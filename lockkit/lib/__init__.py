@@ -1,1 +1,1 @@
-"""Small mechanisms that know nothing of locks: clocks, bells, forks, named tuples, words that can be printed."""
+"""Small mechanisms that know nothing of locks: clocks, bells, forks, named tuples, printable text."""

@@ -10,19 +10,19 @@ from collections.abc import Callable
 __all__ = ["Bell", "Flag"]
 
 _LONGEST = 60.0
-"""The longest wait. Waits use CLOCK_MONOTONIC, and deadlines CLOCK_BOOTTIME: after a suspend the caller must look at the clock again."""
+"""The longest wait. Waits use CLOCK_MONOTONIC, deadlines CLOCK_BOOTTIME: check the clock after a suspend."""
 
 
 class Bell:
     """A bell that wakes one waiting thread. A ring while no thread waits is kept for the next wait.
 
-    The bell is a bare lock instead of a ``threading.Event`` or ``Condition``. Those are Python code, and Ctrl-C (or any signal
-    handler that raises) between their bytecodes can leave their inner lock taken for good, so that every later ring hangs. Taking
-    or releasing a bare lock cannot be interrupted halfway.
+    The bell is a bare lock, not a ``threading.Event`` or ``Condition``: Ctrl-C (or any signal handler that
+    raises) between the bytecodes of those can leave their inner lock taken for good, so that every later ring
+    hangs. Taking or releasing a bare lock cannot be interrupted halfway.
 
     Attributes:
-        alarm: Called after a ring, from the thread that rings, for a thread that waits for something else at the same
-            time. The callback must neither block nor raise.
+        alarm: Called after a ring, from the ringing thread, for a thread that waits for something else at the
+            same time. The callback must neither block nor raise.
     """
 
     __slots__ = ("_lock", "alarm")
@@ -52,9 +52,9 @@ class Bell:
 
 
 class Flag(threading.Event):
-    """A ``threading.Event`` that no signal handler leaves locked: for events that the user waits for, and lockkit's threads set.
+    """A ``threading.Event`` that no signal handler leaves locked: lockkit's threads set it, the user waits.
 
-    In :meth:`wait` of a plain one, Ctrl-C at the wrong moment leaves its inner lock taken, and the thread that sets it later would hang.
+    In ``wait`` of a plain one, Ctrl-C can leave its inner lock taken, and the thread that sets it would hang.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The place in the user's program that called lockkit, for warnings about leases that were dropped and clients never closed."""
+"""The place in the user's program that called lockkit, for warnings about dropped leases and open clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Caller", "caller", "place", "shown"]
 Caller: TypeAlias = tuple[CodeType, int]
 """Code and an instruction in it."""
 _PASSED = (__file__.removesuffix("lib/caller.py"), contextlib.ExitStack.enter_context.__code__.co_filename)
-"""The beginnings of the files that are passed over: this package, and contextlib, whose ExitStack enters a lock for the user."""
+"""The beginnings of files passed over: this package, and contextlib, whose ExitStack enters users' locks."""
 
 
 _last: Caller = contextlib.ExitStack.enter_context.__code__, 0
@@ -20,9 +20,9 @@ _last: Caller = contextlib.ExitStack.enter_context.__code__, 0
 
 
 def caller() -> Caller:
-    """Code and instruction of the nearest caller outside this package and contextlib. No frame is kept, so nothing that the caller refers to is either."""
-    # place() computes the source line, only when a warning needs it: reading f_lineno takes as long as the rest of this function.
-    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); the two nearer frames are always lockkit's
+    """Code and instruction of the nearest caller outside this package and contextlib; keeps no frame."""
+    # place() computes the source line when a warning needs it: f_lineno takes as long as the rest here.
+    frame = sys._getframe(2)  # noqa: SLF001 (as warnings does); the two nearer frames are always lockkit's
     while frame.f_code.co_filename.startswith(_PASSED) and frame.f_back is not None:
         frame = frame.f_back
     global _last  # noqa: PLW0603

@@ -38,9 +38,9 @@ _SCATTER = 1e6 * (5.0**0.5 - 1.0) / 2.0
 
 
 def jitter() -> float:
-    """A number from 0 up to 1. It does not come from :mod:`random`, which belongs to the program and may be seeded.
+    """A number from 0 up to 1, not from :mod:`random`, which belongs to the program and may be seeded.
 
-    The number is the current nanosecond, scattered by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4). No
-    two processes ask in the same nanosecond, and random numbers of the kernel cost several times as much.
+    The current nanosecond, scattered by the golden ratio (Knuth, The Art of Computer Programming, volume 3,
+    6.4). Processes hardly ever ask in the same one, and random numbers of the kernel cost several times more.
     """
     return time.perf_counter() * _SCATTER % 1.0

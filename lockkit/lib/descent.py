@@ -1,4 +1,4 @@
-"""The processes that a process has started, and those that these have started, as ``/proc`` shows them now (proc_pid_stat(5))."""
+"""The descendants of a process, as ``/proc`` shows them now (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["children", "descendants", "family"]
 
 
 def descendants(pid: int) -> list[int]:
-    """All descendants of a process. One whose parent has ended is the child of another process, and no descendant any more."""
+    """All descendants of a process. One whose parent has ended belongs to another process now."""
     return family(pid, None)
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, without a look at all processes where the kernel tells them (``children`` in proc_pid_task(5))."""
+    """A process's children, without a scan of /proc where the kernel lists them (proc_pid_task(5))."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 (names, not paths)
             told = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
             found.extend(map(int, told.split()))
-    except OSError:  # a thread has ended, or the kernel does not tell
+    except OSError:  # a thread has ended, or the kernel has no list
         return descendants(pid)
     return found
 
@@ -32,12 +32,12 @@ def family(pid: int, group: int | None, counts: Callable[[int], bool] | None = N
     Args:
         pid: The process.
         group: The process group; None for none.
-        counts: Tells whether a process counts; the descendants of one that does not count are left out, too. None: all count.
+        counts: Whether a process counts; the descendants of one that does not are left out. None: all count.
     """
     parents: dict[int, list[int]] = {}
     found: list[int] = []
     try:
-        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names, not paths)
+        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names only)
     except OSError:
         return []
     for entry in entries:

@@ -17,10 +17,10 @@ Variables = TypeVar("Variables", bound=Mapping[str, str | None])
 
 
 class EnvironmentSet(Generic[Variables]):
-    """Environment variables of this process, which a ``with`` statement sets, and puts back at its end.
+    """Environment variables of this process that a ``with`` statement sets, and restores at its end.
 
-    No generator does this: if a signal handler raised between its steps, the variables would be put back when the collector finds it, which may
-    be while others are set.
+    Not a generator: if a signal handler raised between its steps, the collector would restore the variables,
+    perhaps while others are set.
 
     Args:
         variables: The variables; those whose value is None are removed.
@@ -61,13 +61,16 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-@cache  # told once: a worker may set them for each of its tasks
+@cache  # logged once: a worker may set them for each of its tasks
 def _warn(names: str) -> None:
-    text = f"processes of multiprocessing's fork server, which runs already, do not see what is set for them now ({names})"
+    text = (
+        "processes of multiprocessing's fork server, which runs already, do not see what is set for them "
+        f"now ({names})"
+    )
     _log.warning("%s", f'{text}: use multiprocessing.get_context("spawn") or "fork"')
 
 
 def _fork_server_runs() -> bool:
-    """Whether the processes that multiprocessing makes with ``forkserver`` have the environment of an earlier time: that of the server's start."""
+    """Whether ``forkserver`` processes of multiprocessing have an earlier environment: that of its start."""
     server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
     return getattr(server, "_forkserver_pid", None) is not None

@@ -1,14 +1,14 @@
 """Fork hooks that a signal handler cannot leave half done.
 
-If an exception leaves a fork hook, CPython only reports it, and continues. So a signal handler that raises can end a hook early, and
-no code notices. A handler may run between any two bytecodes of the main thread, even between the call of a Python function and its
-first statement, where no ``try`` can catch the exception; but it never runs inside a method written in C. Hence three rules:
+CPython only reports an exception that leaves a fork hook. So a signal handler that raises can end a hook
+early, unnoticed. A handler may run between any two bytecodes of the main thread, even before a function's
+first statement, where no ``try`` helps; but never inside a method written in C. Hence three rules:
 
-- Steps that must not fail (taking and releasing the mutexes, and marking the fork) are methods written in C, which are registered
-  as the hooks themselves. An ``acquire`` either takes the mutex or raises, and a ``release`` that is called always releases.
-- All other steps can be repeated: a second run does only what the first did not do. A step that raises is run again,
-  and each step is registered several times, because a handler may interrupt it at its very beginning.
-- If a step was interrupted every time, no thread waits for it. The module that registers the step documents what it refuses then.
+- Steps that must not fail (taking and releasing the mutexes, marking the fork) are methods written in C,
+  registered as hooks themselves. ``acquire`` takes the mutex or raises; ``release`` always releases.
+- All other steps can be repeated: a second run does only what the first did not. A step that raises is run
+  again, and each is registered several times, because a handler may interrupt it at its start.
+- No thread waits for a step that was interrupted each time. The step's module documents what it then refuses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["IMPORTS", "Forks", "after_logging", "executing", "let_forks_pass", "
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
-"""The most runs of a step that keeps raising. A bug in the step, which repetition cannot fix, must not block a fork for ever."""
+"""The most runs of a step that keeps raising. A bug in the step must not block a fork for ever."""
 _COPIES = 3
 """How often each step is registered."""
 
@@ -38,8 +38,8 @@ class Forks:
         before: A step before the fork, with the locks taken; other threads may run.
         in_parent: A step after the fork, in the parent.
         in_child: A step after the fork, in the child, which has no other threads.
-        locks: Mutexes that are taken before ``before``, in this order, and are free after the fork, in the child as well. Their
-            owners must never replace them by other objects.
+        locks: Mutexes taken before ``before``, in this order, and free after the fork, also in the child.
+            Their owners must never replace them by other objects.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Forks:
         _between_forks(self.register)
 
     def register(self, *, in_child: bool) -> None:
-        """Register the hooks. In a child whose fork delayed the registration, also do what the hooks would have done."""
+        """Register the hooks. In a child whose fork delayed this, also do what the hooks would have done."""
         if in_child:
             for lock in self._locks:
                 reinit(lock)()
@@ -80,8 +80,8 @@ class Forks:
         for sign in (self._threads, self._done):
             os.register_at_fork(after_in_parent=sign.clear, after_in_child=sign.clear)
         for lock in reversed(self._locks):
-            # A handler may raise while a hook waits for a mutex. Each mutex is then still taken before the next one, because in
-            # another order two threads that fork at once could wait for each other.
+            # A handler may raise while a hook waits for a mutex. Each is still taken before the next one:
+            # in another order two threads that fork at once could wait for each other.
             for _ in range(_COPIES):
                 os.register_at_fork(before=_Repeated(partial(_have, lock)))
             os.register_at_fork(
@@ -90,7 +90,7 @@ class Forks:
         _register_marks()
 
     def elsewhere(self) -> bool:
-        """Whether another thread is forking this process now. Code of the forking thread itself (a signal handler) may go on."""
+        """Whether another thread is forking this process now. The forking thread's own code may continue."""
         return bool(self._threads) and threading.get_ident() not in self._threads
 
     def under_way(self) -> bool:
@@ -98,7 +98,7 @@ class Forks:
         return bool(self._threads)
 
     def prepared(self) -> bool:
-        """Whether the preparation of the current fork, or of the fork that made this process, was completed."""
+        """Whether the preparation of the current fork, or of this process's own fork, was completed."""
         return threading.get_ident() in self._done
 
     def _step_before(self) -> None:
@@ -154,7 +154,7 @@ def _have(lock: threading.RLock) -> None:
 
 def reinit(lock: threading.RLock) -> Callable[[], Any]:
     """The method that frees a lock in a forked child, whichever thread held it."""
-    method: Callable[[], Any] = lock._at_fork_reinit  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library's own
+    method: Callable[[], Any] = lock._at_fork_reinit  # type: ignore[attr-defined]  # noqa: SLF001 - as stdlib
     return method
 
 
@@ -181,7 +181,7 @@ def _register_late(*, in_child: bool) -> None:
 
 
 def _register_marks() -> None:
-    """Mark each fork from before the other hooks run until after they have run; to be repeated after each registration."""
+    """Mark each fork from before the other hooks until after them; repeated after each registration."""
     os.register_at_fork(
         before=partial(_FORKING.append, None),
         after_in_parent=partial(_FORKING.__delitem__, slice(-1, None)),  # raises nothing
@@ -197,9 +197,9 @@ def _register_marks() -> None:
 def executing() -> Iterator[None]:
     """Skip all steps in the forks of this thread, for a child that only executes another program.
 
-    The child must use nothing of lockkit, import nothing, and end with ``os._exit`` if the exec fails. Its copies of the descriptors
-    are closed by the exec. The stores then need not close their connections before the fork, nor open them again after it; the
-    forks of ``subprocess`` do not run the hooks either. Block all signals before: a handler must not fork in between.
+    The child must use nothing of lockkit, import nothing, and end with ``os._exit`` if the exec fails. As the
+    exec closes its descriptors, the stores need not close connections before the fork and reopen them after
+    it; the forks of ``subprocess`` run no hooks either. Block all signals before: no handler may fork.
     """
     me = threading.get_ident()
     _EXECUTING.add(me)
@@ -210,20 +210,20 @@ def executing() -> Iterator[None]:
 
 
 def let_forks_pass() -> None:
-    """Wait until a fork of another thread is over, in case it began before a module that was just imported had registered its hooks."""
+    """Wait for the end of another thread's fork, which may precede the hooks of a module just imported."""
     end = time.monotonic() + _LONG
     while _FORKING and not _mine(IMPORTS) and time.monotonic() < end:  # the forking thread holds IMPORTS
         time.sleep(0.001)
 
 
 IMPORTS = threading.RLock()
-"""The mutex that lockkit or a store holds while it imports a module late, so that no fork takes place meanwhile.
+"""The mutex that lockkit or a store holds while it imports a module late, so that no fork comes meanwhile.
 
-If a process forks while another thread imports a module, the import lock of that module stays taken in the child for ever, and the
-child can never import the module. The same holds for the user database, whose modules glibc loads at the first look-up.
+If a process forks while another thread imports a module, the module's import lock stays taken in the child
+for ever. The same holds for the user database, whose modules glibc loads at the first look-up.
 """
 _LONG = 5.0
-"""Seconds for which a fork waits for an import. Without a limit, an import that needs a mutex which the fork has taken would deadlock."""
+"""Seconds that a fork waits for an import: without a limit, one that needs a taken mutex would deadlock."""
 
 
 def _free_imports() -> None:
@@ -236,10 +236,10 @@ _registered = False
 
 
 def after_logging() -> None:
-    """Import logging, unless the program has, and have every fork take IMPORTS before the lock of logging. The caller holds IMPORTS.
+    """Import logging, and have every fork take IMPORTS before the lock of logging. The caller holds IMPORTS.
 
-    The hook registered last runs first before a fork, and an import may need the lock of logging. ``import lockkit`` does not load
-    logging, which takes a sixth of its time; so what it has registered is registered once more, after the hook of logging.
+    The hook registered last runs first before a fork, and an import may need the lock of logging. ``import
+    lockkit`` does not load logging, a sixth of its time; so its hooks are registered again after logging's.
     """
     global _registered  # noqa: PLW0603
     if not _registered:
@@ -250,7 +250,7 @@ def after_logging() -> None:
 
 
 def _register_imports(*, in_child: bool) -> None:  # noqa: ARG001 (nothing else is to be done in a child)
-    """Register the hooks of IMPORTS. A fork runs them as often as they are registered: IMPORTS is reentrant."""
+    """Register the hooks of IMPORTS, which is reentrant: a fork runs them as often as registered."""
     if not hasattr(os, "register_at_fork"):
         return
     os.register_at_fork(

@@ -1,19 +1,19 @@
-"""A way for context managers to learn that their ``with`` statement was left, even if a signal handler raises.
+"""A way for context managers to learn that their ``with`` statement ended, even if a signal handler raises.
 
-A signal handler that raises (Ctrl-C does) can end ``__exit__`` before its first statement, so ``__exit__`` alone cannot promise that
-the lease is released. But the ``with`` statement itself keeps a reference to the bound ``__exit__`` as long as it runs::
+A signal handler that raises (as Ctrl-C does) can end ``__exit__`` before its first statement, so ``__exit__``
+alone cannot promise a release. But the ``with`` statement refers to the bound ``__exit__`` while it runs::
 
     with lock:      # 1. looks up lock.__exit__ and keeps the result; 2. calls lock.__enter__()
         work()
                     # 3. calls the kept result, and drops it, also if that call raises
 
-:class:`Exit` therefore returns a new object from each look-up in step 1, and keeps only a weak reference to it::
+So :class:`Exit` returns a new object from each look-up in step 1, and keeps only a weak reference to it::
 
-    bound = partial(leave, lock, statement)         # the only strong reference is on the stack of the with statement
+    bound = partial(leave, lock, statement)         # only the with statement's stack refers to it
     statement.left = weakref.ref(bound, lock.look)  # called as soon as the with statement drops bound
 
-When the statement ends in any way, ``bound`` is collected, and ``lock.look`` makes a background thread release the lease if
-``__exit__`` has not done so.
+When the statement ends in any way, ``bound`` is collected, and ``lock.look`` makes a background thread
+release the lease if ``__exit__`` has not done so.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Statement:
     """One ``with`` statement.
 
     Attributes:
-        frame: The ``id()`` of the frame that runs the statement; no other frame has this id as long as the statement lasts. 0 for
-            a block of ``contextlib.ExitStack``, which belongs to no frame.
+        frame: The ``id()`` of the frame that runs the statement, unique while the statement lasts. 0 for a
+            block of ``contextlib.ExitStack``, which belongs to no frame.
         key: The thread or task that entered the statement.
         lease: The lease that the statement holds, once the statement is entered.
         manager: The context manager that was entered, if ``__exit__`` was looked up on its class.
-        thread: The identifier of the thread in which the statement began.
+        thread: The identifier of the thread in which the statement started.
     """
 
     __slots__ = ("frame", "key", "lease", "left", "manager", "thread")
@@ -57,7 +57,7 @@ class Statement:
 
     @property
     def stands(self) -> bool:
-        """Whether the statement still runs: it was not left, and did not fail before its body began."""
+        """Whether the statement still runs: it was not left, and did not fail before its body started."""
         return self.left() is not None
 
     def over(self) -> None:
@@ -70,7 +70,7 @@ def _gone() -> None:
 
 
 class Level(Generic[H_co]):
-    """The state of one level of a hold. Kept apart from the level's handle, which may be collected at any time.
+    """The state of one level of a hold, apart from the level's handle, which may be collected at any time.
 
     Args:
         handle: The handle of the level.
@@ -91,7 +91,7 @@ class Level(Generic[H_co]):
 
     @property
     def open(self) -> bool:
-        """Whether the level's user may still rely on the lock: not released, and the ``with`` statement is not over."""
+        """Whether the user may still rely on the lock: neither the release nor the statement's end came."""
         return not self.left and (self.statement is None or self.statement.stands)
 
     def over(self) -> None:
@@ -103,7 +103,7 @@ class Held(Protocol):
     """A lease, as the statement that holds it sees it.
 
     Attributes:
-        level: The things that its user has done with it: whether it was left, and the statement that holds it.
+        level: The state that the user changes: whether the lease was left, and the statement that holds it.
     """
 
     level: Level[Any]
@@ -142,27 +142,27 @@ class Manager(Protocol):
 
         The function takes no mutex and refers to no lease.
 
-        None for an ``async with``, which drops ``__aexit__`` before the release begins: a look after each release would cost too much.
-        If a release was cut short, the background finds it at its next look, within a ttl.
+        None for an ``async with``, which drops ``__aexit__`` before the release: a look each time would cost
+        too much. The background finds a release that was cut short at its next look, within a ttl.
         """
 
 
-# A bound that is a text would be compiled, and the first call of compile() makes a hundred classes: a tenth of `import lockkit`.
+# A textual bound would be compiled, and the first compile() makes a hundred classes: a tenth of the import.
 M = TypeVar("M", bound=Manager)
 
 
 class Exit(Generic[M, R]):
     """An ``__exit__`` method that notices the end of its ``with`` statement even if its own code never runs.
 
-    CPython handles signals at the beginning of a Python function. A handler that raises can therefore end ``__exit__`` before its
-    first statement, and the lease would stay held and renewed. But a ``with`` statement looks up ``__exit__`` before it calls
-    ``__enter__``, keeps the result on the stack of its frame, and drops it when the statement is left, however that happens. So
-    each look-up returns a new object without other references, and the statement is over when that object is collected. The object
-    is not a Python function, because tracebacks keep those alive.
+    CPython handles signals at the start of a Python function. A handler that raises can therefore end
+    ``__exit__`` before its first statement, and the lease would stay held and renewed. But a ``with``
+    statement looks up ``__exit__`` before it calls ``__enter__``, keeps the result on its frame's stack, and
+    drops it however it is left. So each look-up returns a new object without other references, whose
+    collection ends the statement. The object is no Python function: tracebacks keep those alive.
 
-    ``contextlib.ExitStack`` does the same in Python, but looks up both methods on the class, and keeps the result as long as the
-    block lasts. That look-up returns a new object as well. Only the call of ``__enter__`` that follows in the same function shows
-    which context manager was entered.
+    ``contextlib.ExitStack`` does the same in Python, but looks up both methods on the class, and keeps the
+    result while the block lasts. That look-up returns a new object as well. Only the call of ``__enter__``
+    that follows in the same function shows which context manager was entered.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Exit(Generic[M, R]):
         return leave
 
     def entered(self, manager: M, frame: FrameType) -> Statement | None:
-        """The block that a function is entering, if it has just looked up ``__exit__`` on the class; otherwise None."""
+        """The block that a function is entering if it just looked up ``__exit__`` on the class, else None."""
         found = getattr(self._latest, "found", None)
         if found is None:
             return None
@@ -220,5 +220,5 @@ class Exit(Generic[M, R]):
     ) -> R:
         own = statement.manager is not None and statement.manager() is manager
         if own and statement.lease is not None:
-            statement.lease.level.left = True  # set first: a traceback may keep the frames of ExitStack, and with them this object, alive
+            statement.lease.level.left = True  # first: a traceback may keep ExitStack's frames, and so self
         return self._leave(manager, statement if own else None, kind, error, traceback)

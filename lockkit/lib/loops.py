@@ -1,4 +1,4 @@
-"""Event loops in programs that use the synchronous face: a warning for an acquire that holds up a loop, and the refusal of coroutines."""
+"""Event loops in synchronous programs: a warning for an acquire that blocks one; refusal of coroutines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lockkit.lib.printable import printable
 __all__ = ["is_coroutine_function", "warn_of_loop"]
 
 _COROUTINES = 0x80 | 0x200
-"""The flags of the code of coroutines and asynchronous generators: ``inspect.CO_COROUTINE`` and ``inspect.CO_ASYNC_GENERATOR``."""
+"""The code flags ``inspect.CO_COROUTINE`` and ``inspect.CO_ASYNC_GENERATOR``."""
 _NOTEBOOKS = ("IPython", "ipykernel")
 _told: list[str] = []
 
@@ -20,8 +20,8 @@ _told: list[str] = []
 def warn_of_loop(name: str, caller: Caller) -> None:
     """Warn that a call holds up the event loop of its thread; once in a process.
 
-    A cell of a notebook runs in an event loop too, but that loop is the notebook's, and stands still for every cell that is not
-    asynchronous itself.
+    A notebook's cell runs in an event loop too, but that is the notebook's own, which every cell blocks that
+    is not asynchronous itself.
 
     Args:
         name: The lock.
@@ -35,14 +35,14 @@ def warn_of_loop(name: str, caller: Caller) -> None:
     logging.getLogger("lockkit").warning(
         "%s",
         printable(
-            f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: use "
-            "lockkit.aio.connect(), and await the acquire; see: lockkit docs asyncio"
+            f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the "
+            "lock is held: use lockkit.aio.connect(), and await the acquire; see: lockkit docs asyncio"
         ),
     )
 
 
 def is_coroutine_function(function: object) -> bool:
-    """Whether a call of a function returns a coroutine, or an asynchronous generator, whose work nobody has done yet."""
+    """Whether calling a function returns a coroutine or asynchronous generator, with its work undone."""
     while isinstance(function, partial):
         function = function.func
     code = getattr(function, "__code__", None)
@@ -50,7 +50,7 @@ def is_coroutine_function(function: object) -> bool:
 
 
 def _in_a_cell(frame: FrameType | None) -> bool:
-    """Whether the innermost coroutine of a stack belongs to a notebook, so that the code which it runs is not asynchronous."""
+    """Whether the innermost coroutine of a stack is a notebook's, so that the code it runs is synchronous."""
     while frame is not None:
         if frame.f_code.co_flags & _COROUTINES:
             return str(frame.f_globals.get("__name__")).partition(".")[0] in _NOTEBOOKS

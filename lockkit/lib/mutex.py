@@ -10,10 +10,10 @@ __all__ = ["Mutex"]
 
 
 class Mutex:
-    """A reentrant mutex for each process. In a forked child it is free, whichever thread held it when the process forked.
+    """A reentrant mutex for each process: free in a forked child, whichever thread held it at the fork.
 
-    Use it as ``with mutex.of_this_process():``. A forked child finds the protected data as they were at the fork, perhaps in the
-    middle of a change. Either that does no harm, or the child discards the data first.
+    Use it as ``with mutex.of_this_process():``. A forked child finds the data as they were at the fork, maybe
+    in the middle of a change. That must do no harm, or the child must discard the data first.
     """
 
     __slots__ = ("_locks",)

@@ -1,8 +1,8 @@
-"""Read the part of a claim's note that lockkit itself writes: the holder's reason, its progress, and requests to release the lock.
+"""Read the part of a claim's note that lockkit writes: the holder's reason and progress, release requests.
 
-That part stands under one key of the note, :data:`RESERVED`. The functions here read it from any note, also from one that another program
-has written, so each value of a wrong type, or of an absurd size, counts as missing, and each text is one line of at most
-:data:`LONGEST` characters that print. :mod:`lockkit.notes.remarks` makes the values.
+That part has one key of the note, :data:`RESERVED`. Other programs may have written it, so each value of a
+wrong type, or of an absurd size, counts as missing, and each text is one line of at most :data:`LONGEST`
+printable characters. :mod:`lockkit.notes.remarks` makes the values.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ RESERVED = "lockkit"
 LONGEST = 200
 """The most characters of a reason or message."""
 _MOST = 10**18
-"""The largest number that is believed. JSON has numbers that no float can hold, and one of them must not end a program that reads it."""
+"""The largest number believed. JSON has numbers too large for a float, which must end no reading program."""
 _YEAR_9999 = 253_402_300_799
 """Seconds since the epoch: the last moment that a calendar can show."""
 
 
 class ReleaseRequest(NamedTuple):
-    """A request to a holder to release its lock: who asked, why, and when (seconds since the epoch, on the asker's clock)."""
+    """A request to release a lock: by whom, why, and when (seconds since the epoch, on the asker's clock)."""
 
     by: str
     reason: str
@@ -47,7 +47,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The last news of a holder, told with ``lease.beat``: the share that is done (0 to 1; None if it told none), a message, and when it told."""
+    """A holder's last ``lease.beat``: the share done (0 to 1; None if not given), a message, and its time."""
 
     done: float | None = None
     message: str = ""
@@ -64,7 +64,7 @@ def reason_in(note: Mapping[str, object]) -> str:
 
 
 def progress_in(note: Mapping[str, object]) -> Progress | None:
-    """The progress that a note has; None if its holder has told none."""
+    """The progress that a note has; None if its holder sent none."""
     told = _own(note).get("progress")
     if not isinstance(told, Mapping):
         return None
@@ -72,7 +72,7 @@ def progress_in(note: Mapping[str, object]) -> Progress | None:
 
 
 def requests_in(note: Mapping[str, object]) -> Mapping[str, ReleaseRequest]:
-    """The requests that a note has, the oldest first, each with the key under which it stands."""
+    """The requests that a note has, the oldest first, each with its key in the note."""
     asked = _own(note).get("asked")
     if not isinstance(asked, Mapping):
         return {}
@@ -106,10 +106,10 @@ def number(value: object, most: int = _MOST) -> float | None:
 
 
 def whole_number(value: object, most: int = _MOST) -> int | None:
-    """A whole number from 0 to ``most`` out of JSON that anybody may have written; None if the value is none."""
+    """A whole number from 0 to ``most`` out of JSON of any origin; None if the value is none."""
     return value if isinstance(value, int) and number(value, most) is not None else None
 
 
 def moment(value: object) -> float | None:
-    """A time in seconds since the epoch, up to the year 9999, out of JSON that anybody may have written; None if the value is none."""
+    """Seconds since the epoch, up to the year 9999, out of JSON of any origin; None if the value is none."""
     return number(value, _YEAR_9999)

@@ -1,8 +1,8 @@
 """The process in which an object was created, distinguished from every process that was forked from it.
 
-A pid is not enough: a child that is forked into a new pid namespace may have the pid of its parent (both are 1),
-and the pid of a process is used again after its end. Memory that the kernel wipes in a forked child is enough,
-even if C code forks and no fork hook of Python runs.
+A pid is not enough: a child forked into a new pid namespace may have the pid of its parent (both are 1), and
+the pid of an ended process is used again. Memory that the kernel wipes in a forked child is enough, even if C
+code forks and no fork hook of Python runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ os.register_at_fork(
 
 
 class Origin:
-    """The process in which an object was created. In a forked child, which inherits the object, :meth:`is_here` is false.
+    """The process in which an object was created. In a forked child :meth:`is_here` is false.
 
     Attributes:
         pid: The pid of the process, to be shown to people only.

@@ -1,4 +1,4 @@
-"""Escapes for texts from outside that are shown to people: a name, an owner, a note, a reason, a server's error."""
+"""Escapes for texts from outside that people see: a name, an owner, a note, a reason, a server's error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ["printable"]
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Escape the characters that do not print, as ``repr`` does, so that the text is safe to print on a terminal.
+    r"""Escape the characters that do not print, as ``repr`` does, so that a terminal can show the text.
 
-    These are control characters (C0, DEL and C1: terminals obey U+009B like ESC [), characters that change the direction of
-    writing (U+202E and others), characters without width, separators of lines and paragraphs, and blanks that look like a space.
-    Otherwise one name could look like another, or a name could rewrite the screen.
+    These are control characters (C0, DEL and C1: terminals obey U+009B like ESC [), characters that change
+    the direction of writing (U+202E and others), zero-width ones, separators of lines and paragraphs, and
+    blanks that look like a space. Unescaped, a name could look like another, or rewrite the screen.
 
     Args:
         text: The text.

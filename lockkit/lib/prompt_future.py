@@ -1,4 +1,4 @@
-"""A future whose waiting task goes on in the turn of the event loop in which the result comes."""
+"""A future whose waiting task continues in the turn of the event loop in which the result comes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ T = TypeVar("T")
 _AT_A_TIME = 0.001
 """Seconds for which results are delivered without a turn of the loop."""
 _GAP = 0.00005
-"""Seconds between two deliveries after which the loop has certainly begun another turn, or has waited."""
+"""Seconds between two deliveries after which the loop has certainly started another turn, or has waited."""
 _LOOK = 1.0
-"""Seconds between two looks at whether the loop goes on with the deliveries."""
+"""Seconds between two looks at whether the loop continues the deliveries."""
 
 
 class PromptFuture(asyncio.Future[T]):
-    """A future that :meth:`deliver` ends without a further turn of the loop: the task that awaits it goes on before the call returns.
+    """A future that :meth:`deliver` ends at once: its task continues before the call returns.
 
-    A plain future schedules its task for the next turn, which costs the loop a system call and a callback for each result. Any
-    other end of this future (an error, a cancellation, ``set_result``) schedules the task as usual, since that may come from another task.
-    So does a delivery if something beside the task is called back, or while a task of the loop is running.
+    A plain future schedules its task for the next turn, which costs the loop a system call and a callback per
+    result. Any other end of this future (an error, a cancellation, ``set_result``) does so too, as it may
+    come from another task; so does a delivery if other callbacks wait, or a task of the loop is running.
 
-    No method that a task calls while it begins to wait, or that a cancellation calls, is overridden here. asyncio's own are written in C,
-    so that no signal handler raises in the middle of one, after which nothing would call the task back: it would never end, nor would a
-    loop that is to end its tasks first.
+    No method that a task calls as it starts to wait, or that a cancellation calls, is overridden here:
+    asyncio's are written in C, so no signal handler raises in the middle. Otherwise nothing might call the
+    task back: it would never end, nor would a loop that ends its tasks first.
 
     Args:
         loop: The event loop. All calls are made in its thread.
@@ -39,10 +39,10 @@ class PromptFuture(asyncio.Future[T]):
         super().__init__(loop=loop)
 
     def deliver(self, result: T, error: Exception | None = None) -> None:
-        """End the future with a result, or an error. The waiting task runs to its next wait, or to its end, before this returns.
+        """End the future with a result or an error; first its task runs to its next wait or end.
 
-        Nothing happens if the future has ended: its task was cancelled, perhaps in this very turn. Make this call last: the task may do
-        anything.
+        Nothing happens if the future has ended: its task was cancelled, perhaps in this very turn. Make this
+        call last: the task may do anything.
         """
         if self.done():
             return
@@ -56,14 +56,14 @@ class PromptFuture(asyncio.Future[T]):
         try:
             self.remove_done_callback(step)
             self._end(result, error)
-            # One call takes the step from the list and begins it, so that no signal handler comes between.
+            # One call takes the step from the list and starts it, so that no signal handler comes between.
             next(map(context.run, iter(left.pop, None), (self,)))
         except BaseException as struck:
-            if left:  # a signal handler was faster: the step begins in another turn
+            if left:  # a signal handler was faster: the step starts in another turn
                 self.add_done_callback(step, context=context)
                 if not self.done():
                     self._end(result, error)
-            # uvloop would close the connection for a SystemExit or KeyboardInterrupt, so raise it from the loop
+            # uvloop would close the connection for a SystemExit or KeyboardInterrupt: raise it from the loop
             self._loop.call_soon(_raise, struck)
 
     def _end(self, result: T, error: Exception | None) -> None:
@@ -74,10 +74,10 @@ class PromptFuture(asyncio.Future[T]):
 
 
 class Deliveries:
-    """The deliveries on one event loop: after a millisecond of them, the next ones wait for another turn of the loop.
+    """The deliveries on one event loop: after a millisecond of them, the next ones wait for another turn.
 
-    A server that goes on after a pause answers all requests at once, and one that dies fails them all at once. The loop would end all
-    requests in one turn, and would do nothing else until each task had gone on to its next wait.
+    A server that resumes after a pause answers all requests at once, and one that dies fails them all. The
+    loop would end all in one turn, and do nothing else until each task had reached its next wait.
 
     Args:
         loop: The event loop. All calls are made in its thread.
@@ -103,7 +103,7 @@ class Deliveries:
         self._last = time.monotonic()
 
     def fail(self, future: PromptFuture[Any], error: Exception) -> None:
-        """Deliver an error in another turn of the loop. Unlike :meth:`deliver` this runs no task, so the caller may go on."""
+        """Deliver an error in another turn of the loop. This runs no task, so the caller may continue."""
         self._put_off(future, None, error)
 
     def _put_off(self, future: PromptFuture[T], result: T | None, error: Exception | None) -> None:
@@ -111,7 +111,7 @@ class Deliveries:
         if not self._going_on:
             self._loop.call_soon(self._go_on)
             self._loop.call_later(_LOOK, self._look)
-            self._going_on = True  # last: a signal handler may raise before, and the next one begins then
+            self._going_on = True  # last: a signal handler may raise before, and the next call starts then
 
     def _go_on(self) -> None:
         """Deliver what was left, for a millisecond."""

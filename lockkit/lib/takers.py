@@ -13,8 +13,8 @@ class _Thread(threading.local):
     """The current thread.
 
     Attributes:
-        key: A weak reference to the thread object. Not its identifier, because a later thread may get the same one; weak, because
-            the thread may own the lock or lease that keeps this key.
+        key: A weak reference to the thread object. Not its identifier, which a later thread may get; weak,
+            because the thread may own the lock or lease that keeps this key.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ THREAD = _Thread()
 def asker() -> weakref.ref[object]:
     """A reference to the running asyncio task, else to the current thread."""
     asyncio = sys.modules.get("asyncio")
-    # The private function, because it does not raise. It is missing while another thread imports asyncio for the first time.
+    # The private function does not raise. It is missing while another thread first imports asyncio.
     running_loop = getattr(asyncio, "_get_running_loop", None)
     if asyncio is not None and running_loop is not None and running_loop() is not None:
         task: object = asyncio.current_task()
@@ -38,7 +38,7 @@ def asker() -> weakref.ref[object]:
 
 
 def outlives_exit(taker: object) -> bool:
-    """Whether a thread or task may go on while the interpreter ends: a daemon thread, or a task whose loop runs in such a thread."""
+    """Whether a thread or task may outlive the interpreter: a daemon thread, or a task whose loop runs."""
     if isinstance(taker, threading.Thread):
         return taker.daemon and taker.is_alive() and taker is not threading.current_thread()
     done, get_loop = getattr(taker, "done", None), getattr(taker, "get_loop", None)
