@@ -13,11 +13,11 @@ class Cancel:
     """A switch with which one thread ends the waits of others.
 
         stop = lockkit.Cancel()
-        lock.acquire(cancel=stop)  # raises AcquireCancelled once another thread, or a signal handler, calls stop.cancel()
+        lock.acquire(cancel=stop)  # raises AcquireCancelled once a thread or handler calls stop.cancel()
 
-    A wait in a queue, and a pause after a failure, end at once on every store; a request that is under way is answered first, or
-    takes its time limit. Nothing stays in the queue: the claim is removed in the background. A grant that is read before the
-    switch wins, so ``acquire`` may still return a lease. One switch may serve any number of waits; it stays on for good.
+    A wait in a queue, and a pause after a failure, end at once on every store; a request under way is
+    answered first, or takes its time limit. The background removes the claim. A grant that is read before the
+    switch wins, so ``acquire`` may still return a lease. One switch serves any number of waits, and stays on.
 
     A ``threading.Event`` does not serve here, because it cannot wake a thread that waits for something else.
     """
@@ -29,7 +29,7 @@ class Cancel:
         self._rings: dict[int, Callable[[], None]] = {}
 
     def cancel(self) -> None:
-        """End all waits that have this switch, and all later ones. Never blocks; any thread and any signal handler may call it."""
+        """End all waits with this switch, later ones too. Never blocks; any thread or handler may call it."""
         self._on = True  # first: a wait looks at this after it has given its bell
         for ring in list(self._rings.values()):
             ring()
@@ -39,7 +39,7 @@ class Cancel:
         return self._on
 
     def attach(self, ring: Callable[[], None]) -> int:
-        """Call a function, which neither blocks nor raises, at each :meth:`cancel`; return the number for :meth:`detach`."""
+        """Call a function, which neither blocks nor raises, at each :meth:`cancel`; return its number."""
         number = id(ring)
         self._rings[number] = ring
         return number

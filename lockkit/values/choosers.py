@@ -1,4 +1,4 @@
-"""Choosers: objects of the user that tell which members of a pool will do now."""
+"""Choosers: objects of the user that say which members of a pool will do now."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Choice(NamedTuple):
 
     Attributes:
         order: The members that will do now, the best first.
-        refused: Why each other member will not do, in a few words, by member. A member that the request holds already, and that is named
-            here, is given back.
-        never: Why the request can never be met; None if it can. It then ends with :class:`~lockkit.errors.ConfigError` at once.
-        outside: Whether the request is to leave the gate, because it could not be met now even if all held members came free: because a
-            person must first put something right, for instance. It gives back what it has, lets others pass, and queues again once a
-            choice says otherwise.
+        refused: Why each other member will not do, in a few words, by member. One already held is given back.
+        never: Why the request can never be met, so that it ends with :class:`~lockkit.errors.ConfigError`;
+            None if it can be.
+        outside: Whether the request leaves the gate, because it could not be met even if all members were
+            free, for instance until a person fixes something. The request gives back its members, and queues
+            again once a choice says otherwise.
     """
 
     order: Sequence[str]
@@ -34,13 +34,13 @@ class Choice(NamedTuple):
 
 
 class Chooser(Protocol):
-    """Tells which members of a pool will do, while a request for some of them stands at the gate.
+    """Says which members of a pool will do, while a request for some of them is at the gate.
 
-    A chooser knows what the store does not: that somebody uses a member without a lock, for instance. Its methods are called on another thread
-    than that which acquires, never two at a time for one request, and may block for a while: for up to 30 s, or as long as the request
-    has time. What they raise ends the request, and nothing of it is left.
+    A chooser knows what the store does not: that somebody uses a member without a lock, for instance. Its
+    methods are called on another thread, never two at a time for one request, and may block for up to 30 s,
+    or as long as the request has time. Their errors end the request, and nothing of it is left.
 
-    Errors call a chooser that gives no answer in time by its attribute ``called``, if it has one: ``"the camera"``.
+    If a chooser does not answer in time, errors use its attribute ``called``, if any: ``"the camera"``.
 
     Attributes:
         every: Seconds after which a request that still waits asks again.
@@ -49,12 +49,11 @@ class Chooser(Protocol):
     every: float
 
     def choose(self, held: Sequence[str], /) -> Choice:
-        """Tell which members will do now, of those that the request names. ``held`` are the members that it has got already."""
+        """The members that will do now, of those that the request names; it already has ``held``."""
 
     def judge(self, member: str, /) -> str | None:
-        """Look at a member that was granted just now: None if it is as it should be, else the reason why it is not.
+        """Look at a member just granted: None if it is as it should be, else the reason why it is not.
 
-        A request for several calls it once more for those that it got first, right before all are handed over.
-
-        The member is given back then, and left out until :meth:`choose` names it again.
+        The member is then given back, and left out until :meth:`choose` names it again. A request for several
+        calls this again for the members that it got first, right before all are handed over.
         """

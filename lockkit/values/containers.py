@@ -1,7 +1,7 @@
 """Containers: whether this process runs in one, and how far the locks of a store reach from there.
 
-An embedded store reaches as far as the folder of its file: a folder in the container's own layer is seen by nobody else. Users are
-told apart by the kernel of the host, so a container that maps user numbers has other users than it seems.
+An embedded store reaches as far as the folder of its file: nobody else sees a container's own layer. The
+host's kernel distinguishes users, so a container that maps user numbers has other users than it seems.
 """
 
 from __future__ import annotations
@@ -121,15 +121,16 @@ def finding(seen: Container, scope: Scope, folder: Path | None, user: str) -> Fi
         return Finding(
             "container",
             "warning",
-            f"{where}. The store lies in the container's own layer ({folder}), so its locks reach no other container and not the host. "
-            f"Only {users}",
-            "mount a folder of the host into all containers that share locks, for example docker run -v /var/lib/lockkit:/var/lib/lockkit "
-            "--group-add GID -e LOCKKIT_URL=sqlite:/var/lib/lockkit/host.db, or use a server; see: lockkit docs containers",
+            f"{where}. The store lies in the container's own layer ({folder}), so its locks reach no other "
+            f"container and not the host. Only {users}",
+            "mount a folder of the host into all containers that share locks, for example docker run "
+            "-v /var/lib/lockkit:/var/lib/lockkit --group-add GID -e LOCKKIT_URL="
+            "sqlite:/var/lib/lockkit/host.db, or use a server; see: lockkit docs containers",
         )
     return Finding(
         "container",
         "ok",
-        f"{where}. The store lies on a mount, {seen.mount} ({seen.kind}, for {folder}), so its locks keep apart all processes of this host "
-        f"that have the same folder. Only {users}",
+        f"{where}. The store lies on a mount, {seen.mount} ({seen.kind}, for {folder}), so its locks keep "
+        f"apart all processes of this host that have the same folder. Only {users}",
         "see: lockkit docs containers",
     )

@@ -29,8 +29,8 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
         zero: Whether 0 is allowed.
 
     Raises:
-        ConfigError: The value is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`, or a 0 that is not
-            allowed.
+        ConfigError: The value is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`,
+            or a forbidden 0.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(
@@ -82,7 +82,7 @@ def limit(text: str, *, what: str, zero: bool = False) -> float | None:
 
 
 def limits(low: float, high: float) -> str:
-    """The allowed range, for people: ``16 s to 40 s``, or ``at least 0.1 s`` if only the general upper limit applies."""
+    """The allowed range, for people: ``16 s to 40 s``, or ``at least 0.1 s`` up to the general limit."""
     return f"at least {exact(low)}" if high >= LONGEST else f"{exact(low)} to {exact(high)}"
 
 
@@ -95,7 +95,7 @@ def exact(value: float) -> str:
 
 
 def age(value: float) -> str:
-    """The time since something began, for people, rounded: ``just now`` for less than a second, else as :func:`show`."""
+    """The time since a start, for people, rounded: ``just now`` below a second, else as :func:`show`."""
     return "just now" if value < 1 else show(value)
 
 

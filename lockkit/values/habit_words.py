@@ -1,6 +1,7 @@
-"""The words behind :mod:`lockkit.values.habits`: what to write instead of a name, keyword or option that other libraries have.
+"""The words behind :mod:`lockkit.values.habits`: replacements for names and keywords of other libraries.
 
-Sources: threading, multiprocessing, redis-py, python-redis-lock, pottery, filelock, portalocker, fasteners, kazoo and etcd3.
+Sources: threading, multiprocessing, redis-py, python-redis-lock, pottery, filelock, portalocker, fasteners,
+kazoo and etcd3.
 """
 
 from __future__ import annotations
@@ -10,24 +11,30 @@ from collections.abc import Iterable, Mapping
 __all__ = ["ACQUIRE", "CONNECT", "NAMES", "OF_A_LEASE", "OPTIONS", "timeouts"]
 
 _TRY = "lock.try_acquire() returns None if it is busy, and acquire(timeout=0) raises"
-_BEAT = "a lease is renewed in the background; lease.confirm() asks the store, and lease.extend(ttl) lengthens the ttl"
+_BEAT = (
+    "a lease is renewed in the background; lease.confirm() asks the store, and lease.extend(ttl) "
+    "lengthens the ttl"
+)
 _WAKES = "there is no interval: a waiter is woken as soon as it may hold"
 
 _OF_REDIS_PY = ("blocking", "blocking_timeout", "sleep", "thread_local", "raise_on_release_error")
 """Keywords of redis-py's lock, and of the libraries that follow it, whose ``timeout`` is an expiry."""
 _OF_SERVERS = (
-    "host", "hosts", "port", "db", "username", "user", "password", "ssl", "endpoints", "servers", "nodes", "masters", "address", "path",
+    "host", "hosts", "port", "db", "username", "user", "password", "ssl",
+    "endpoints", "servers", "nodes", "masters", "address", "path",
 )  # fmt: skip
-"""Keywords by which other clients find their server, and whose ``timeout`` is that of a request or a session."""
+"""Keywords by which other clients find their server; their ``timeout`` is for a request or session."""
 
 _LOCK: Mapping[str, str] = {
     **dict.fromkeys(
         ("release", "unlock", "free"),
-        "the lease that acquire() returns has release(); a `with lock:` releases when its block is left, and lock.lease.release() does so earlier",
+        "the lease that acquire() returns has release(); a `with lock:` releases when its block is left, "
+        "and lock.lease.release() does so earlier",
     ),
     **dict.fromkeys(
         ("locked", "is_locked", "is_acquired", "acquired"),
-        "client.inspect(name).holders says who holds it, and lock.held() whether this thread or task does; lock.try_acquire() takes it only if it is free",
+        "client.inspect(name).holders says who holds it, and lock.held() whether this thread or task does; "
+        "lock.try_acquire() takes it only if it is free",
     ),
     **dict.fromkeys(
         ("owned", "is_owned", "is_held"), "lock.held() says whether this thread or task holds it"
@@ -48,9 +55,11 @@ _LOCK: Mapping[str, str] = {
     "cancel": "lock.acquire(cancel=stop) is ended by stop.cancel(), where stop is a lockkit.Cancel()",
     **dict.fromkeys(
         ("force_release", "break_lock", "reset"),
-        "client.evict(name, claim_id, reason=...) forces one claim out; client.inspect(name) shows the claims",
+        "client.evict(name, claim_id, reason=...) forces one claim out; client.inspect(name) shows the "
+        "claims",
     ),
-    "ttl": "lock.terms.ttl is the ttl of the lock, and lock.lease.ttl, inside `with lock:`, that of the lease",
+    "ttl": "lock.terms.ttl is the ttl of the lock, and lock.lease.ttl, inside `with lock:`, that of the "
+    "lease",
 }
 
 _LEASE: Mapping[str, str] = {
@@ -138,9 +147,11 @@ ACQUIRE: Mapping[str, str] = {
     **dict.fromkeys(("blocking", "block", "nowait", "fail_when_locked"), _TRY),
     "blocking_timeout": "it is called timeout here: lock.acquire(timeout=10)",
     **dict.fromkeys(("sleep", "poll_interval", "check_interval", "interval"), _WAKES),
-    "cancel": "a task is cancelled from outside: task.cancel(), asyncio.timeout(10); cancel= is for threads, and lockkit.Cancel() for it",
+    "cancel": "a task is cancelled from outside: task.cancel(), asyncio.timeout(10); cancel= is for threads, "
+    "and lockkit.Cancel() for it",
     **dict.fromkeys(("ttl", "expire"), "give it to the lock: client.lock(name, ttl=30)"),
-    "token": "each acquisition has a random token of its own; lock.tokens is for another process that is to release it",
+    "token": "each acquisition has a random token of its own; lock.tokens is for another process that is to "
+    "release it",
 }
 """Keywords that ``Lock.acquire`` does not have."""
 
@@ -153,7 +164,8 @@ OPTIONS: Mapping[str, str] = {
     "context_manager_timeout": "it is called timeout here",
     **dict.fromkeys(
         ("auto_release_time", "num_extensions"),
-        "a holder that lives is renewed; ttl is how long the store keeps one that does not renew, and max_hold ends any hold",
+        "a holder that lives is renewed; ttl is how long the store keeps one that does not renew, and "
+        "max_hold ends any hold",
     ),
     **dict.fromkeys(
         ("expire", "expires", "expiry", "lease_time", "lock_timeout", "lifetime"),
@@ -174,7 +186,8 @@ OPTIONS: Mapping[str, str] = {
         ),
         f"{_WAKES}; timeout says how long to wait in all",
     ),
-    "thread_local": "a lease may be passed between threads, and lease.detach() lets every thread wait for its lock",
+    "thread_local": "a lease may be passed between threads, and lease.detach() lets every thread wait for "
+    "its lock",
     **dict.fromkeys(
         ("id", "owner", "identifier", "lock_id"),
         'each acquisition has a token of its own; note={"owner": ...} is shown to others',
@@ -186,7 +199,8 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(
         ("max_leases", "limit", "value"), "client.semaphore(name, capacity) makes a lock with several permits"
     ),
-    "raise_on_release_error": "release() returns a report, whose outcome says whether the lock was still held",
+    "raise_on_release_error": "release() returns a report, whose outcome says whether the lock was still "
+    "held",
     "masters": "the store is the client's: lockkit.connect(url)",
 }
 """Options that a lock does not have."""
@@ -194,7 +208,8 @@ OPTIONS: Mapping[str, str] = {
 CONNECT: Mapping[str, str] = {
     **dict.fromkeys(
         _OF_SERVERS,
-        'the URL has it: "redis://user:password@host:6379/0", "etcd://host:2379", "zookeeper://host:2181" or "sqlite:/path/file.db"',
+        'the URL has it: "redis://user:password@host:6379/0", "etcd://host:2379", '
+        '"zookeeper://host:2181" or "sqlite:/path/file.db"',
     ),
     **dict.fromkeys(
         ("socket_timeout", "socket_connect_timeout", "connect_timeout", "connection_timeout"),
@@ -207,7 +222,7 @@ CONNECT: Mapping[str, str] = {
 
 
 def timeouts(others: Iterable[str], timeout: object) -> str:
-    """The words about a ``timeout`` that comes with keywords of a library that means another time by it; empty for other keywords.
+    """The words about a ``timeout`` beside keywords of a library that means another time; else empty.
 
     Args:
         others: The keywords that lockkit does not have.
@@ -221,7 +236,10 @@ def timeouts(others: Iterable[str], timeout: object) -> str:
             f"; timeout={timeout!r} is how long to wait here, and what redis-py calls timeout is called ttl"
         )
     if given & set(_OF_SERVERS):
-        return f"; timeout={timeout!r} is how long a caller waits for a lock here, and request_timeout how long one request may take"
+        return (
+            f"; timeout={timeout!r} is how long a caller waits for a lock here, and request_timeout how long "
+            "one request may take"
+        )
     return ""
 
 

@@ -1,6 +1,6 @@
-"""Answers to habits from other libraries: an error for a name or keyword that lockkit does not have says what to write instead.
+"""Answers to habits from other libraries: an error for a foreign name or keyword names the right one.
 
-The words (:mod:`lockkit.values.habit_words`) are imported when a name has been found missing, so a program without mistakes pays nothing.
+The words (:mod:`lockkit.values.habit_words`) are imported when a name is missing: others pay nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def missing(owner: str, name: str) -> AttributeError | None:
 
     hint = NAMES.get(owner, {}).get(name)
     if hint is None and owner == "Lock" and name in OF_A_LEASE:
-        hint = f"its lease has: write lock.lease.{name} inside `with lock:`, or `with lock.acquire() as lease:` and lease.{name}"
+        hint = (
+            f"its lease has: write lock.lease.{name} inside `with lock:`, or `with lock.acquire() as lease:` "
+            f"and lease.{name}"
+        )
     if hint is None:
         return None
     what = "module 'lockkit'" if owner == "module" else f"{owner!r} object"

@@ -1,7 +1,7 @@
-"""The check of a history of holds: periods in which holders were certain to hold must not overlap, and fences must rise.
+"""Check a history of holds: certain periods of holders must not overlap, and fences must rise.
 
-A holder is *certain* to hold from the moment when it has read its grant until it sends the release or its lease is no longer valid. At
-every moment the certain periods of one name must fit into its capacity. All times come from one clock (CLOCK_BOOTTIME) of one machine.
+A holder is *certain* to hold from reading its grant until it sends the release or its lease is no longer
+valid. The certain periods of a name must always fit its capacity. All times are one machine's CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Period(Struct, frozen=True, order=True, gc=False):
     """One certain period of one holder.
 
     Attributes:
-        began: The beginning, after the grant was read, in seconds of CLOCK_BOOTTIME.
+        began: The start, after the grant was read, in seconds of CLOCK_BOOTTIME.
         ended: The end, before the release was sent.
         who: The holder, for reports.
     """
@@ -33,7 +33,7 @@ class Period(Struct, frozen=True, order=True, gc=False):
 
 
 def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
-    """Find the sets of periods of one name that overlap and exceed its capacity. O(n log n), plus the size of the result."""
+    """Find overlapping periods of one name that exceed its capacity, in O(n log n) and the result's size."""
     found: list[tuple[Period, ...]] = []
     standing: list[tuple[float, int, Period]] = []
     count = itertools.count()
@@ -49,7 +49,7 @@ def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
 
 
 def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
-    """Find pairs of periods of one name where the later one began after the end of the earlier one, but its fence is not higher.
+    """Find pairs of one name's periods where the later began after the earlier's end without a higher fence.
 
     Periods that fit together (readers, permits) are not compared, because each may read its grant late.
     """
@@ -73,7 +73,7 @@ def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
 
 
 def repeated(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
-    """Find pairs of periods of one name that do not fit together and have the same fence, whatever their times say."""
+    """Find pairs of one name's periods that do not fit together and have the same fence, at any times."""
     found: list[tuple[Period, Period]] = []
     fences: dict[int, list[Period]] = {}
     for period in sorted(periods):

@@ -1,6 +1,6 @@
 """Identity: the description of this process that its claims show.
 
-Pid, boot id and start time together identify one process for ever. A pid alone does not, because pids are reused.
+Pid, boot id and start time together identify one process for ever. A pid alone does not: pids are reused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LONGEST = 64
 _CUT_HOSTNAME = 63
 """The number of characters to which Kubernetes cuts the host name of a pod whose name is longer."""
 _LONGEST_POD = 253
-"""The number of characters that the name of a pod or node may have. Not cut: by its name one asks whether a pod still runs."""
+"""The most characters of a pod's or node's name. Not cut: the name serves to ask whether a pod still runs."""
 
 _LONGEST_STAT = 4096
 """Bytes; the line has some 50 numbers and a name of at most 64 bytes."""
@@ -57,10 +57,10 @@ def boot_id() -> str:
 
 
 def pid_space() -> int:
-    """The number of the kernel's pid namespace in which this process has its pid (pid_namespaces(7)); 0 if it cannot be told.
+    """The number of this process's pid namespace (pid_namespaces(7)); 0 if it cannot be determined.
 
-    Two processes see each other under the pids that they know only in one pid namespace. The containers of a host share its boot id,
-    but have pid namespaces of their own.
+    Two processes see each other under their own pids only in one pid namespace. The containers of a host
+    share its boot id, but have separate pid namespaces.
     """
     try:
         if os.readlink("/proc/self") != str(os.getpid()):  # noqa: PTH115
@@ -74,7 +74,7 @@ class Process(NamedTuple):
     """A process of this pid namespace, as the kernel shows it now.
 
     Attributes:
-        state: The letter of its state, for instance ``S``; ``T`` and ``t`` are stopped, ``Z`` and ``X`` are dead.
+        state: The letter of its state, for instance ``S``; ``T`` and ``t`` are stopped, ``Z`` and ``X`` dead.
         started: The start of the process, in seconds since boot; the resolution is a clock tick, 10 ms.
         threads: The number of its threads.
         parent: The pid of its parent; 0 if that is in another pid namespace.
@@ -92,14 +92,14 @@ class Process(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether the process has ended, and its parent has not noticed yet. A process may outlive its first thread."""
+        """Whether the process has ended, unnoticed by its parent. A process may outlive its first thread."""
         return self.state in ("Z", "X", "x") and self.threads <= 1
 
 
 def look_at(pid: int) -> Process | None:
     """The process with this pid; None if there is none, or if it cannot be seen (proc_pid_stat(5))."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 (a Path takes twice as long)
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 (a Path is half as fast)
             text = file.read(_LONGEST_STAT)
     # Not OSError: a signal handler may raise a TimeoutError.
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -114,7 +114,7 @@ def look_at(pid: int) -> Process | None:
 
 
 def same_start(one: float, other: float) -> bool:
-    """Whether two times of start, in seconds since boot, are the same. The kernel counts in steps of 10 ms."""
+    """Whether two times of start, in seconds since boot, are the same. The kernel's steps are 10 ms."""
     return abs(one - other) < _HALF_A_STEP
 
 
@@ -127,23 +127,23 @@ def process_of(owner: Owner) -> tuple[str, int, int, float]:
 
 
 def process_start(pid: int) -> float | None:
-    """The start time of a process, in seconds since boot; None if there is no such process (or no ``/proc``)."""
+    """The start time of a process, in seconds since boot; None without such a process (or ``/proc``)."""
     process = look_at(pid)
     return None if process is None else process.started
 
 
 def user_name(uid: int | None = None) -> str:
-    """The name of a user (None: the user of this process), or the uid if it has no name, as in some containers."""
+    """The name of a user (None: this process's), or the uid if it has no name, as in some containers."""
     uid = os.getuid() if uid is None else uid
     try:
-        with IMPORTS:  # a fork during the first such call leaves the C library's list of modules locked in the child, for ever
+        with IMPORTS:  # a fork in the first call leaves the C library's module list locked in the child
             return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
 def program_name() -> str:
-    """The program that this process runs, as a bare name: ``train.py``, ``celery``, a module for ``python -m``, else ``python``.
+    """The program that this process runs: ``train.py``, ``celery``, a module for ``python -m``, ``python``.
 
     Never contains arguments, which may be passwords, or a path.
     """
@@ -213,7 +213,7 @@ def with_task(
 def _pod(environ: Mapping[str, str]) -> str | None:
     if environ.get("POD_NAME"):
         return _clean(environ["POD_NAME"], _LONGEST_POD)
-    # Kubernetes gives every container this variable, and a pod's HOSTNAME is the pod's name, unless that was too long.
+    # Kubernetes sets this variable in every container; HOSTNAME is the pod's name, unless that was too long.
     host = environ.get("HOSTNAME", "")
     if environ.get("KUBERNETES_SERVICE_HOST") and len(host) < _CUT_HOSTNAME:
         return _clean(host) or None
@@ -221,10 +221,10 @@ def _pod(environ: Mapping[str, str]) -> str | None:
 
 
 def _of_pod(pod: str | None, said: str | None) -> str | None:
-    """A fact about a pod; None outside a pod, where other programs use the same variables (NODE_NAME by Jenkins)."""
+    """A fact about a pod; None outside of one, where others use the same variables (NODE_NAME by Jenkins)."""
     return None if pod is None or not said else _clean(said, _LONGEST_POD) or None
 
 
 def _clean(text: str, longest: int = _LONGEST) -> str:
-    """Make a text printable, valid Unicode and short: it comes from file names and environments and is shown on terminals."""
+    """Make a text printable, valid Unicode and short: it comes from files and environments, and is shown."""
     return "".join(char for char in text if char.isprintable())[:longest]

@@ -1,7 +1,7 @@
-"""Names and namespaces: which are allowed, and how they are stored; and the claim id, which is shown instead of a token.
+"""Names and namespaces: the allowed ones and their stored form; the claim id, shown instead of a token.
 
-Different names never interact and equal names always do (S8). Names are compared code point by code point (NFC and NFD are
-different names), and a name is percent-encoded, never interpolated, where it becomes part of a key or path.
+Different names never interact and equal names always do (S8). Names are compared by code points (NFC and NFD
+differ), and a name is percent-encoded, never interpolated, where it becomes part of a key or path.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def check_name(name: object) -> str:
     """Return the name if it may be locked.
 
     Raises:
-        ConfigError: The name is not a str, is empty, has over :data:`LONGEST_NAME` bytes, cannot be written as UTF-8 (lone
-            surrogates), or contains a control character (NUL, newline, ...).
+        ConfigError: The name is not a str, is empty, has over :data:`LONGEST_NAME` bytes, is not valid UTF-8
+            (lone surrogates), or contains a control character (NUL, newline, ...).
     """
     if not isinstance(name, str):
         raise ConfigError(f"a lock name must be a str, not {type(name).__name__}")
@@ -90,7 +90,7 @@ def is_namespace(namespace: object) -> bool:
 
 
 def check_namespace(namespace: object) -> str:
-    """Return the namespace if it is allowed: 1 to 64 of ``A-Z a-z 0-9 . _ -``, beginning with a letter or digit.
+    """Return the namespace if it is allowed: 1 to 64 of ``A-Z a-z 0-9 . _ -``, first a letter or digit.
 
     Raises:
         ConfigError: The namespace is not allowed.
@@ -110,7 +110,7 @@ def check_namespace(namespace: object) -> str:
 
 
 def encode(name: str) -> str:
-    """Percent-encode a name for use in a key or a file name. Reversible; the result never contains ``.`` or ``/``."""
+    """Percent-encode a name for a key or file name. Reversible; the result never contains ``.`` or ``/``."""
     from urllib.parse import quote
 
     return quote(name, safe="").replace(".", "%2E")
@@ -129,10 +129,10 @@ def new_token() -> str:
 
 
 def check_token(token: object) -> str:
-    """Return the token if it has the right form. This check keeps arbitrary text from outside away from the commands for a store.
+    """Return the token if it has the right form, so that no arbitrary text reaches a store's commands.
 
     Raises:
-        ConfigError: The token is not 32 hex digits. The message does not quote it, because it may be another secret.
+        ConfigError: The token is not 32 hex digits. The message omits it: it may be another secret.
     """
     if not isinstance(token, str) or not re.fullmatch(_TOKEN, token):
         raise ConfigError(
@@ -158,8 +158,8 @@ def digest_of(data: bytes) -> str:
 
 
 def _own_sha256() -> Callable[[bytes], hashlib._Hash]:
-    # Use the interpreter's built-in sha256 if there is one: hashlib loads OpenSSL, which takes 4 ms at the start of every
-    # program, and is half as fast on short texts.
+    # Use the interpreter's own sha256 if there is one: hashlib loads OpenSSL, which takes 4 ms at every
+    # program's start, and is half as fast on short texts.
     for module in ("_sha2", "_sha256"):
         try:
             return import_module(module).sha256  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """Redaction of URLs. Only parts that are known to be harmless are shown; every other part becomes ``***``.
 
-In a misspelt URL a password can stand anywhere. So a part is shown only if it is known to be harmless, never because it
-does not look like a password: each part must have the right form, and only listed options are shown. A URL that cannot be parsed is
-shown as its scheme and ``***``.
+In a misspelt URL a password can be anywhere. So only parts known to be harmless are shown, never parts that
+merely do not look like a password: each must have the right form, and only listed options are shown. A URL
+that cannot be parsed is shown as its scheme and ``***``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ EVERYWHERE = frozenset(
         ),
     )
 )
-"""The settings that may stand in the query of every URL: all except ``url``."""
+"""The settings that the query of every URL may have: all except ``url``."""
 
 _TLS = ("ca_file", "cert_file", "key_file")
 _REDIS = frozenset(("db", "min_replicas", "tls", "sentinel_user", *_TLS))
@@ -74,17 +74,17 @@ SHIPPED: Mapping[str, frozenset[str]] = {
     **{f"etcd{more}": _ETCD for more in ("", "s", "+grpc", "s+grpc")},
     **dict.fromkeys(("zookeeper", "zookeepers", "zk"), _ZOOKEEPER),
 }
-"""The harmless options of lockkit's own stores, by scheme. They are known before any store is imported; see :func:`declare`."""
+"""The harmless options of lockkit's own stores, by scheme, known before any import; see :func:`declare`."""
 
 _declared: dict[str, frozenset[str]] = {}
 
-# Patterns, and not compiled: re compiles those that are used, and a program seldom needs more than two of them.
+# Patterns, and not compiled: re compiles those in use, and a program seldom needs more than two of them.
 _URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~-]*)(?::[0-9]{1,5})?"
 _SERVERS = rf"(?s)//(?:(?P<login>[^/]*)@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^:@]*)?)"
 _USER = r"[\w.%~+-]*"
 _PATHS = {
-    # The path may contain an @, as in /home/ann@corp; a colon before the @ makes it look like a login, so it is hidden.
+    # The path may contain an @, as in /home/ann@corp; one with a colon before the @ is hidden as a login.
     "sqlite": r"(?s)[^:@/][^:@]*|(?:(?:/|///+)(?!/)(?:[^:@]*@)?[^@]*)?",
     "memory": r"(?s)(?://)?[^:@/]*/?",
     "unix": r"(?s)(?://)?/[^@/][^@]*",
@@ -99,7 +99,7 @@ _SCRUBBED = 4
 
 
 def declare(scheme: str, options: Iterable[str]) -> None:
-    """Record which options of a third party's store are harmless. The lists of lockkit's own stores do not change.
+    """Record the harmless options of a third party's store. The lists of lockkit's own stores stay.
 
     Args:
         scheme: The URL scheme, in lower case.
@@ -110,9 +110,9 @@ def declare(scheme: str, options: Iterable[str]) -> None:
 
 
 def redact(url: str) -> str:
-    """Replace the secret parts of a URL by ``***``. Scheme, hosts, path, the user of a login, and harmless options are shown.
+    """Replace the secret parts of a URL by ``***``. Scheme, hosts, path, user and harmless options are shown.
 
-    The path is shown only for a scheme that some loaded store offers. A URL that cannot be parsed is shown as its scheme and ``***``.
+    The path is shown only for a scheme of a loaded store. An unparsable URL becomes its scheme and ``***``.
     """
     parts = _parts(url)
     return printable(parts.shown) if parts is not None else HIDDEN
@@ -124,7 +124,7 @@ def redact_name(text: str) -> str:
 
 
 def veiled(part: str, shown: str) -> str:
-    """Redact a part of a URL for an error: the part itself if the redacted URL shows it, escaped or not, otherwise ``***``."""
+    """Redact a part of a URL for an error: shown if the redacted URL has it, escaped or not; else ``***``."""
     return part if part in shown or part in unquote(shown) or part in unquote_plus(shown) else HIDDEN
 
 

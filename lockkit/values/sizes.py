@@ -1,4 +1,4 @@
-"""Sizes of memory: bytes in Python, ``"20GiB"`` in text. A bare number in text is refused, because most people mean GiB by it."""
+"""Sizes of memory: bytes in Python, ``"20GiB"`` in text. Bare numbers in text are refused: most mean GiB."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MOST = 1 << 50
 
 
 def parse(value: object, *, what: str, zero: bool = False, least: int = 1) -> int:
-    """Read ``"20GiB"``, ``"512MiB"``, ``"1.5 TiB"``, ``"8G"``, or an int of bytes. G and GB mean GiB, as in Slurm and Docker.
+    """Read ``"20GiB"``, ``"1.5 TiB"``, ``"8G"``, or bytes as an int. G and GB mean GiB, as in Slurm, Docker.
 
     Args:
         value: The text or number.
         what: The name of the argument, for the error.
         zero: Whether 0 is allowed.
-        least: The fewest bytes that are allowed otherwise; more than 1 where fewer are taken for a forgotten unit.
+        least: The fewest bytes allowed otherwise; more than 1 where fewer suggest a forgotten unit.
 
     Raises:
         ConfigError: The value is none of these, or out of range.
@@ -66,7 +66,7 @@ def _meant(number: str, hint: str) -> str:
 
 
 def show(size: int) -> str:
-    """A size for people: ``20 GiB``, ``1.5 GiB``, ``612 MiB``, ``0 MiB``. Rounded, so it is not for decisions."""
+    """A size for people, rounded, so not for decisions: ``20 GiB``, ``1.5 GiB``, ``612 MiB``, ``0 MiB``."""
     if size < GIB:
         return f"{round(size / MIB)} MiB" if size < MIB * 1023.5 else "1 GiB"
     unit, name = next(each for each in _LARGE if size >= each[0])
