@@ -4,8 +4,9 @@ gate = lockkit.guard.sql(connection, "accounts", key={"id": 42})
 with client.lock("accounts/42").acquire() as lease, gate.open(lease) as account:
     account.write({"balance": account.read()["balance"] - 10})
 
-A lock alone cannot stop a holder that was paused for longer than its ttl. A guard can: it keeps the highest fence beside what is
-written, and compares in the same atomic step that writes. The shape is the same for each resource: ``gate.open(lease)``, then ``read()`` and ``write()``.
+A lock alone cannot stop a holder that was paused for longer than its ttl. A guard can: it keeps the highest
+fence beside the value, and compares in the same atomic step that writes. All resources are used alike:
+``gate.open(lease)``, then ``read()`` and ``write()``.
 """
 
 from __future__ import annotations
@@ -80,12 +81,12 @@ def sql(
     """The gate before a row of a SQL database.
 
     Args:
-        connection: A DB-API connection (sqlite3, psycopg, ...), or a ``Connection`` or ``Session`` of SQLAlchemy 2.
+        connection: A DB-API connection (sqlite3, psycopg, ...), or one of SQLAlchemy 2, or its ``Session``.
         table: The table, ``name`` or ``schema.name``.
         key: The columns and values that name one row.
         fence: The column of the fence: BIGINT, and NULL until a gate opens the row.
         insert: Whether to insert the row, if it is missing, with key and fence alone: for a table of fences.
-        paramstyle: The parameter style of PEP 249, if the module of the connection does not tell.
+        paramstyle: The parameter style of PEP 249, if the module of the connection does not have it.
 
     Raises:
         ConfigError: An argument is not allowed. Nothing was sent.
@@ -98,7 +99,7 @@ def sql(
 def redis(client: Redis | RedisCluster, key: str | bytes, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before a string key of Redis or Valkey.
 
-    The value stands in the key itself, so that others read it as before. The record stands in a key beside it, in the same slot of a Cluster.
+    The key itself holds the value, so that others read it as before. A second key in its slot has the record.
 
     Args:
         client: A synchronous client of redis-py, also one of a Cluster or of Sentinel.
@@ -117,7 +118,7 @@ def file(path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> FileGate:
     """The gate before a file on a local file system, or before a link to a folder.
 
     Args:
-        path: The file. The user needs to write in its folder, where the record stands as well.
+        path: The file. The user needs to write in its folder, which also has the record.
         timeout: Seconds to wait while another process is in the middle of its own write.
 
     Raises:
@@ -132,8 +133,8 @@ def etcd(client: Transactor | str, key: str | bytes, *, timeout: float = TIMEOUT
     """The gate before a key of etcd.
 
     Args:
-        client: A URL, ``etcd://host:2379,host:2379`` as for a store; or a client with etcd3gw's method ``transaction``.
-        key: The key. The record stands in a key beside it.
+        client: A URL, ``etcd://host:2379,...`` as for a store; or a client with etcd3gw's ``transaction``.
+        key: The key. The record is in a key beside it.
         timeout: Seconds for which an unanswered request is repeated.
 
     Raises:
@@ -150,7 +151,7 @@ def zookeeper(client: KazooClient, path: str, *, timeout: float = TIMEOUT) -> Fe
 
     Args:
         client: A client of kazoo that was started.
-        path: The node, whose parent exists. The record stands in a node beside it.
+        path: The node, whose parent exists. The record is in a node beside it.
         timeout: Seconds for which an unanswered request is repeated.
 
     Raises:
@@ -165,7 +166,8 @@ def zookeeper(client: KazooClient, path: str, *, timeout: float = TIMEOUT) -> Fe
 def objects(store: ObjectStore, path: str, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before an object of an object store with conditional writes.
 
-    The object begins with a line for the record, which :meth:`FenceGate.peek` and ``read`` leave out. Its first opening proves that the store refuses a wrong condition.
+    The object starts with a line for the record, which :meth:`FenceGate.peek` and ``read`` omit. Its first
+    opening proves that the store refuses a wrong condition.
 
     Args:
         store: A store of obstore, made with ``retry_config={"max_retries": 0}``.

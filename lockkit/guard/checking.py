@@ -1,4 +1,4 @@
-"""The check of a resource: does it refuse a stale fence? Two holders take turns, as after a pause that was longer than the ttl."""
+"""Check that a resource refuses a stale fence: two holders take turns, as after a pause over the ttl."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Paused(NamedTuple):
 
 
 def checks(scratch: Scratch) -> Iterator[Shown]:
-    """Make the checks, one after the other. Each holder has a connection of its own.
+    """Make the checks, one after the other. Each holder has a separate connection.
 
     Raises:
         LockkitError: The resource did not answer, or refused for another reason than the fence.

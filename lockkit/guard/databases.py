@@ -1,4 +1,4 @@
-"""Connections to SQL databases as a gate uses them: DB-API 2.0 connections of any parameter style, and SQLAlchemy."""
+"""SQL connections as a gate uses them: DB-API 2.0 connections of any parameter style, and SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -63,22 +63,22 @@ class Answer(NamedTuple):
 
 
 class Database(Protocol):
-    """A connection with transactions that are begun and ended by hand. The errors of the driver pass through.
+    """A connection with transactions started and ended by hand. The errors of the driver pass through.
 
     Attributes:
-        local: Whether the database is a file of this host, so that another host has another one of the same name.
+        local: Whether the database is a file of this host; other hosts then have another one of this name.
     """
 
     local: bool
 
     def begin(self) -> None:
-        """Begin a transaction, where the connection does not do so by itself."""
+        """Start a transaction, where the connection does not do so by itself."""
 
     def run(self, statement: str, values: Mapping[str, object]) -> Answer:
         """Run a statement; parameters are written ``:name``."""
 
     def begun(self) -> bool | None:
-        """Whether a transaction is open; None if the driver does not tell."""
+        """Whether a transaction is open; None if the driver does not say."""
 
     def marks(self) -> bool:
         """Whether the database is known to have savepoints that end with their transaction."""
@@ -190,7 +190,7 @@ class _Alchemy:
         self.local = getattr(getattr(bind, "dialect", None), "name", "") == "sqlite"
 
     def begin(self) -> None:
-        """Do nothing: SQLAlchemy begins with the first statement."""
+        """Do nothing: SQLAlchemy starts one with the first statement."""
 
     def run(self, statement: str, values: Mapping[str, object]) -> Answer:
         from sqlalchemy import text
@@ -270,7 +270,7 @@ def _cells(row: Any, columns: Sequence[str]) -> Sequence[object]:
 
 
 def _autocommit(connection: Any) -> bool:
-    """Whether each statement is committed by itself, so that a transaction has to be begun by hand."""
+    """Whether each statement is committed by itself, so that a transaction has to be started by hand."""
     legacy = getattr(connection, "isolation_level", "")
     mode = getattr(connection, "autocommit", None)
     if hasattr(connection, "in_transaction") and (mode is None or mode == _LEGACY):  # sqlite3
@@ -288,7 +288,7 @@ def _marks(connection: Any) -> bool:
 
 
 def _begun(connection: Any) -> bool | None:
-    """Whether a transaction is open; None if the driver does not tell."""
+    """Whether a transaction is open; None if the driver does not say."""
     inside = getattr(connection, "in_transaction", None)  # sqlite3
     if isinstance(inside, bool):
         # With autocommit=False (Python 3.12) one is open at all times, and that says nothing.

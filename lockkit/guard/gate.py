@@ -47,8 +47,9 @@ class Seen(NamedTuple):
 class Resource(Protocol):
     """A place for one value and its record. Each call is one atomic step there, or raises.
 
-    A call raises :class:`~lockkit.store.spi.Refused` if it definitely had no effect, and :class:`~lockkit.store.spi.Unknown` if it may
-    have had one, or may still have. ``end`` is a time of :func:`time.monotonic`; a call should not begin a request after it.
+    A call raises :class:`~lockkit.store.spi.Refused` if it certainly had no effect, and
+    :class:`~lockkit.store.spi.Unknown` if it may have, now or later. ``end`` is a time of
+    :func:`time.monotonic`; a call should start no request after it.
 
     Attributes:
         where: The resource, for messages, without secrets.
@@ -68,27 +69,29 @@ class Resource(Protocol):
 
         Returns:
             None: The step has taken effect, now or at an earlier request.
-            Record: The step is stale; the record that is stored instead, or ``Record(0, "")`` if there is none.
+            Record: The step is stale; the stored record instead, or ``Record(0, "")`` if there is none.
         """
 
     def look(self, end: float) -> tuple[Record | None, bytes | None]:
         """The record and the value."""
 
     def forget(self) -> None:
-        """Remove the value and the record, after a check on a scratch resource. Nothing is guarded afterwards."""
+        """Remove value and record, after a check on a scratch resource. Nothing is guarded afterwards."""
 
 
 def stale(where: str, lease: str, mine: int, stored: Record) -> StaleFence:
     """The error for a step that the resource has refused."""
     if stored.fence > mine:
         return StaleFence(
-            f"{where} was opened by a newer holder of {lease!r}: fence {stored.fence}, and this one is {mine}",
+            f"{where} was opened by a newer holder of {lease!r}: fence {stored.fence}, and this one is "
+            f"{mine}",
             name=lease,
             hint="stop the guarded work; acquire again for a new fence",
         )
     if stored.fence == mine:
         return StaleFence(
-            f"{where} was opened a second time under fence {mine} of {lease!r}; only the last opening may write",
+            f"{where} was opened a second time under fence {mine} of {lease!r}; only the last opening may "
+            "write",
             name=lease,
             hint="open it once for each lease",
         )
@@ -126,7 +129,7 @@ def checked_bytes(value: object, where: str, largest: int | None) -> bytes:
 
 
 class Opened:
-    """A resource that a holder has opened, whatever its kind. Usable until its ``with`` statement or its lease ends."""
+    """A resource of any kind that a holder has opened, until its ``with`` statement or its lease ends."""
 
     def __init__(self, where: str, lease: FencedLease) -> None:
         self._where = where
@@ -167,8 +170,8 @@ class Opened:
 class Guarded(Opened):
     """One value, opened under a fence: ``read()`` and ``write()`` until a newer holder opens it.
 
-    Every call begins with ``lease.ensure_held()``. The resource itself refuses what comes too late all the same, for instance because
-    the process was paused between that check and the request.
+    Every call starts with ``lease.ensure_held()``. The resource itself also refuses late calls, for instance
+    if the process was paused between that check and the request.
     """
 
     def __init__(self, resource: Resource, lease: FencedLease, opening: Record, timeout: float) -> None:
@@ -195,11 +198,11 @@ class Guarded(Opened):
     def write(self, value: bytes) -> None:
         """Write a new value in one atomic step with the check of the fence.
 
-        A request without an answer is repeated until ``timeout`` ends. No copy of it has a second effect, however late it arrives.
+        Requests without an answer are repeated until ``timeout`` ends. No late copy has a second effect.
 
         Raises:
             StaleFence: A newer holder has opened the resource. Nothing was written, and nothing will be.
-            OutcomeUnknown: There was no answer, or a newer holder came before there was one: the value may have been written.
+            OutcomeUnknown: No answer, or a newer holder came before it: the value may have been written.
             ConfigError: Not bytes, or too many. Nothing was sent.
             LeaseLost, NotHeld: The lease is not valid any more. Nothing was sent.
             BackendError: The resource refused. Nothing was written.
@@ -231,8 +234,8 @@ class Guarded(Opened):
 class FenceGate:
     """The gate before one value. Reusable and thread-safe, if its client is.
 
-    The gate asks its resource in one atomic step whether the fence may write, and writes. It is only as good as its resource: see
-    the page on guards for what each keeps over a crash or a failover.
+    The gate asks its resource in one atomic step whether the fence may write, and writes. A gate is only as
+    good as its resource: the page on guards says what each keeps over a crash or a failover.
 
     Attributes:
         resource: The resource, for authors of gates.
@@ -248,9 +251,9 @@ class FenceGate:
         return self.resource.where
 
     def open(self, lease: FencedLease) -> Guarded:
-        """Register the fence of a lease at the resource. From then on the resource refuses every older holder.
+        """Register the fence of a lease at the resource, which from then on refuses every older holder.
 
-        Open the resource before the first read: what was read earlier may be changed by an older holder.
+        Open the resource before the first read: an older holder may change a value that was read earlier.
 
         Args:
             lease: An exclusive lease. All holders of one resource must use the same lock.

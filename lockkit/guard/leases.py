@@ -43,8 +43,10 @@ def accepted(lease: FencedLease) -> FencedLease:
         )
     if not exclusive:
         raise ConfigError(
-            f"the lease of {lease.name!r} is shared: its other holders have other fences and may be just as valid",
-            hint="guard with a lock, with the writer of a reader/writer lock, or with a whole member of a pool",
+            f"the lease of {lease.name!r} is shared: its other holders have other fences and may be just as "
+            "valid",
+            hint="guard with a lock, with the writer of a reader/writer lock, or with a whole member of a "
+            "pool",
         )
     if isinstance(fence, bool) or not isinstance(fence, int) or not 0 < fence <= LONGEST:
         raise ConfigError(f"a fence must be a whole number from 1 to 2**63 - 1, not {fence!r}")

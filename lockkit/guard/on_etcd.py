@@ -1,4 +1,4 @@
-"""The gate before an etcd key: one transaction compares the revision of the record, and writes record and value."""
+"""The gate before an etcd key: one transaction compares the record's revision and writes record and value."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Transactor(Protocol):
         """Send ``POST /v3/kv/txn`` once.
 
         Args:
-            txn: The body, in the form of etcd's gateway: ``compare``, ``success`` and ``failure``; keys and values in
-                base64.
+            txn: The body, in the form of etcd's gateway: ``compare``, ``success``, ``failure``; keys and
+                values in base64.
 
         Returns:
-            Mapping: The gateway's answer, unchanged: ``succeeded``, and ``responses`` with ``response_range``.
+            Mapping: The gateway's unchanged answer: ``succeeded``, and ``responses`` with ``response_range``.
 
         Raises:
             Exception: There was no answer; the gate then repeats the transaction.

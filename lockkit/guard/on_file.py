@@ -1,4 +1,4 @@
-"""The gate before a file or a folder: under a lock of the kernel, the fence is compared and a prepared version is renamed into place."""
+"""The gate before a file or folder: a kernel lock, a comparison of fences, and a rename into place."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _PAUSE = 0.01
 
 
 class PlainFile:
-    """One file, or a symbolic link to a folder, and the record beside it; see :class:`lockkit.guard.gate.Resource`.
+    """A file, or a link to a folder, and the record beside it; see :class:`lockkit.guard.gate.Resource`.
 
-    The record is a file ``.NAME.lockkit-fence``. Every step holds a lock of the kernel (flock) on it, which a process that dies gives back.
+    Every step holds flock(2) on the record, the file ``.NAME.lockkit-fence``; a dying process frees it.
     """
 
     largest: int | None = None
@@ -45,7 +45,7 @@ class PlainFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise ConfigError(f"a path must be a str or a Path, not {type(path).__name__}")
-        self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow the link to a folder, which is replaced)
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow the link to replace)
         if (
             not os.fspath(path)
             or not self.path.name
@@ -64,7 +64,8 @@ class PlainFile:
         kind = network_filesystem(self.path.parent)
         if kind is not None:
             raise ConfigError(
-                f"{self.where} is on {kind}, a network file system, on which file locks do not keep all hosts apart",
+                f"{self.where} is on {kind}, a network file system, on which file locks do not keep all "
+                "hosts apart",
                 hint="guard a local file, or a key of a database or an object store",
             )
         self._record = self.path.with_name(f".{self.path.name}{SUFFIX}")
@@ -120,7 +121,7 @@ class PlainFile:
 
     @contextlib.contextmanager
     def _locked(self, end: float) -> Iterator[int]:
-        """The descriptor of the record, locked. Bounded: a process that is stopped in the middle of its own step keeps the lock."""
+        """The locked record's descriptor. Bounded: a process stopped in its own step keeps the lock."""
         record = self._locked_record(end)
         try:
             if self.path.is_symlink() and self.path.is_file():
@@ -135,7 +136,7 @@ class PlainFile:
 
     def _locked_record(self, end: float) -> FileIO:
         while True:
-            # An object rather than a descriptor: whatever Ctrl-C interrupts, it is closed when nothing refers to it.
+            # An object rather than a descriptor: after any Ctrl-C, it is closed when nothing refers to it.
             record = FileIO(self._record, "r+", opener=_create)
             try:
                 fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -217,11 +218,11 @@ class GuardedFile(Guarded):
     def publish(self, prepared: str | os.PathLike[str]) -> None:
         """Put a prepared file or folder in place, in the same atomic step with the check of the fence.
 
-        A file is renamed to the guarded path. For a folder the guarded path becomes a symbolic link to it. Flush what you have written
-        to the disk (``os.fsync``) before, if it must survive a power cut.
+        A file is renamed to the guarded path; for a folder the path becomes a symbolic link to it. Flush your
+        data to the disk (``os.fsync``) before, if it must survive a power cut.
 
         Raises:
-            ConfigError: No file or folder, on another file system, or the guarded path is a folder itself. Nothing was changed.
+            ConfigError: No file or folder, another file system, or a folder at the path. Nothing changed.
             StaleFence, LeaseLost, NotHeld, BackendError: As for ``write``.
         """
         source, target = Path(prepared), self._file.path

@@ -1,7 +1,7 @@
-"""The gate before an object of an object store: each write is conditional on the version (If-Match) that holds the record.
+"""The gate before an object of an object store: each write is conditional on the record's version (If-Match).
 
-Record and value stand in one object, because no object store changes two at once: a first line with the record, then the value. The
-line also makes every version differ, so that an ETag that is a digest of the content never comes back.
+One object holds record and value, because no object store changes two at once: a first line with the record,
+then the value. The line also makes every version differ, so that an ETag that is a digest never comes back.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ class StoredObject:
         config = getattr(store, "retry_config", {"max_retries": 0})
         if (config or {}).get("max_retries") != 0:
             raise ConfigError(
-                "obstore repeats requests of this store by itself, so that a refusal may be the answer to a write that was done",
-                hint='make the store with retry_config={"max_retries": 0}; the gate itself repeats what may be repeated',
+                "obstore repeats requests of this store by itself, so that a refusal may be the answer to a "
+                "write that was done",
+                hint='make the store with retry_config={"max_retries": 0}; the gate itself repeats what may '
+                "be repeated",
             )
         self._store: Any = store
         self._path = path
@@ -97,7 +99,7 @@ class StoredObject:
         return Found(Record.of(head[1].decode()), tag, content[head.end() :] if head[2] == b"+" else None)
 
     def _put(self, path: str, content: bytes, version: object) -> str | None:
-        """Write if the version is still the same, or if there is no object and the version is None; None if it is not.
+        """Write if the version is the same, or None and there is no object; return None if it is not.
 
         Raises:
             Refused: The store has refused for another reason.
@@ -143,7 +145,8 @@ class StoredObject:
             if ignored:
                 raise Refused(
                     CapabilityError(
-                        f"the store of {self.where} ignores {' and '.join(ignored)}, so it cannot refuse a stale write",
+                        f"the store of {self.where} ignores {' and '.join(ignored)}, so it cannot refuse a "
+                        "stale write",
                         hint="use a store with conditional writes",
                     ),
                     retry=False,

@@ -29,7 +29,7 @@ __all__ = ["RedisKey", "record_key"]
 _LARGEST = 512 * 1024 * 1024
 _HOPS = 4
 _REFUSALS: tuple[tuple[tuple[str, ...], type[LockkitError], bool, str], ...] = (
-    # Classes of redis-py, or words of Redis; what to raise, whether to ask again, what to do. With one of these the value was not written.
+    # redis-py classes or Redis words; what to raise, whether to repeat, what to do. No value was written.
     (
         ("NoPermissionError", "NOPERM", "ACL failure", "NOAUTH"),
         PermissionDenied,
@@ -55,10 +55,10 @@ def _script(name: str) -> bytes:
 
 
 def record_key(key: bytes) -> bytes:
-    """The key of the record: the key with an ending, and in braces if it has no hash tag, so that a Cluster keeps both in one slot.
+    """The record's key: the key with an ending, in braces without a hash tag: in the same slot of a Cluster.
 
     Raises:
-        ConfigError: The key has braces that are no hash tag, so that no other key can be kept in its slot by name.
+        ConfigError: The key has braces that are no hash tag, so no other key can be put in its slot by name.
     """
     _, opened, rest = key.partition(b"{")
     tag, closed, _ = rest.partition(b"}")
@@ -72,8 +72,8 @@ def record_key(key: bytes) -> bytes:
 class RedisKey:
     """One string key of Redis or Valkey; see :class:`lockkit.guard.gate.Resource`.
 
-    The requests go over connections of the client's pool, but without the repetitions of its library: an answer then belongs to the one request
-    that was sent.
+    The requests use connections of the client's pool, without its library's repetitions: each answer then
+    belongs to the one request sent.
     """
 
     largest: int | None = _LARGEST
@@ -88,7 +88,7 @@ class RedisKey:
         self._keys = record_key(raw), raw
         self.where = f"the Redis key {raw.decode(errors='backslashreplace')!r}"
 
-    def step(self, asked: Record, value: bytes | None, end: float) -> Record | None:  # noqa: ARG002 (the client has its own limits)
+    def step(self, asked: Record, value: bytes | None, end: float) -> Record | None:  # noqa: ARG002
         fence, opening, step = str(asked).split(".")
         more = () if value is None else (value,)
         verdict, stored = self._run("step", fence, opening, step, *more)

@@ -24,8 +24,8 @@ _TABLE = re.compile(rf"(?:{_NAME.pattern}\.)?{_NAME.pattern}")
 class SqlGate:
     """The gate before one row: of your own table with a column for the fence, or of a table of fences.
 
-    All that a transaction writes after the row's fence was checked in it is guarded, because the check locks the row until the
-    transaction ends. The connection belongs to the caller; use a gate only where you would use its connection.
+    All that a transaction writes after it checked the row's fence is guarded, because the check locks the row
+    until its end. The connection belongs to the caller; use a gate only where you would use its connection.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class SqlGate:
         )
 
     def open(self, lease: FencedLease) -> GuardedRow:
-        """Register the fence of a lease in the row, in a transaction of its own. From then on every older holder is refused.
+        """Register a lease's fence in the row, in a separate transaction. Older holders are refused then.
 
         Args:
             lease: An exclusive lease. All holders of one row must use the same lock.
 
         Raises:
             StaleFence: A newer holder has opened the row.
-            ConfigError: The lease is shared; a transaction is open (commit or roll it back before); there is no such row, or the
-                key names several; the column of the fence keeps no whole numbers.
+            ConfigError: The lease is shared; a transaction is open (commit or roll it back before); the key
+                names no row, or several; the fence's column keeps no whole numbers.
             LeaseLost, NotHeld: The lease is not valid any more. Nothing was sent.
             OutcomeUnknown: The commit was not answered.
             Exception: An error of the driver; the transaction was rolled back.
@@ -132,7 +132,7 @@ class SqlGate:
     def unbroken(self, lease: FencedLease) -> Iterator[None]:
         """Notice that the body has ended the open transaction, after which nothing it wrote was guarded.
 
-        A savepoint ends with its transaction. Where none is known to exist the fence is compared again, which guards what the body wrote last.
+        A savepoint ends with its transaction. Without one, another fence check guards the last writes.
 
         Raises:
             OutcomeUnknown: The transaction was committed or rolled back in the body.
@@ -184,7 +184,7 @@ class SqlGate:
         return columns
 
     def require_idle(self) -> None:
-        """Raise if the user has a transaction open, as far as the driver tells."""
+        """Raise if the user has a transaction open, as far as the driver says."""
         if self._database.busy():
             raise ConfigError(
                 f"a transaction is open on the connection of {self.where}",
@@ -221,7 +221,7 @@ class SqlGate:
         return False
 
     def _kept(self, fence: int) -> None:
-        """Read the registered fence back, in its own transaction: a column of text compares as text, and a REAL one rounds.
+        """Read the new fence back in its transaction: a text column compares as text, and a REAL one rounds.
 
         Raises:
             ConfigError: The column does not keep it as a whole number.
@@ -256,7 +256,7 @@ class SqlGate:
 
 
 class GuardedRow(Opened):
-    """A row that a holder has opened: reads, writes, and transactions that a newer holder stops as a whole."""
+    """A row that a holder has opened: reads, writes, and transactions that a newer holder stops entirely."""
 
     def __init__(self, gate: SqlGate, lease: FencedLease) -> None:
         super().__init__(gate.where, lease)
@@ -267,7 +267,7 @@ class GuardedRow(Opened):
     def transaction(self) -> Iterator[None]:
         """A transaction in which the fence is checked first, so that whatever you execute in it is guarded.
 
-        Commits at the end, and rolls back if the body raises. A newer holder that wants to open the row waits until then.
+        Commits at the end, and rolls back if the body raises. A newer holder waits until then to open it.
 
         Raises:
             StaleFence: A newer holder has opened the row. The body has not run.
@@ -290,9 +290,9 @@ class GuardedRow(Opened):
                 self._inside = False
 
     def check(self) -> None:
-        """Check the fence in the transaction that you have begun yourself, and lock the row until you end it.
+        """Check the fence in your own open transaction, and lock the row until you end it.
 
-        What you read and write in the transaction from here on is guarded. If your commit fails without an answer, the outcome is unknown.
+        All reads and writes from here on are guarded. If your commit gets no answer, the outcome is unknown.
 
         Raises:
             StaleFence: A newer holder has opened the row. Roll back.
@@ -304,7 +304,7 @@ class GuardedRow(Opened):
         self._gate.check(self._lease)
 
     def read(self) -> dict[str, object]:
-        """Return the columns of the row, in the transaction of the guard if one is open, and otherwise in one of its own.
+        """Return the row's columns, in the guard's open transaction or in a separate one.
 
         Raises:
             StaleFence, OutcomeUnknown, LeaseLost, NotHeld: As for :meth:`transaction`.
@@ -318,7 +318,7 @@ class GuardedRow(Opened):
             return self._gate.read()
 
     def write(self, columns: Mapping[str, object]) -> None:
-        """Change columns of the row, in the transaction of the guard if one is open, and otherwise in one of its own.
+        """Change columns of the row, in the guard's open transaction or in a separate one.
 
         Args:
             columns: The new values, by name. Names are checked, values are passed as parameters.

@@ -1,8 +1,8 @@
 """The gate before a ZooKeeper node: one multi checks the record, and writes record and value.
 
-Checking the version of a node is not enough: it starts at 0 again when the node is removed and created again, and a
-multi cannot check which transaction created a node. So a record has a child, its **mark**, with a random name that is
-never used again, and the multi checks the mark too.
+Checking a node's version is not enough: it starts at 0 again when the node is removed and created again, and
+a multi cannot check which transaction created a node. So a record has a child, its **mark**, with a random
+name that is never used again, and the multi checks the mark too.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class ZooKeeperNode:
         self.where = f"the ZooKeeper node {path!r}"
 
     def find(self, end: float) -> Found:
-        # A server may be behind the others. Only a swap with an old version would notice, and then read the same again.
+        # A server may be behind the others; a swap would notice the old version, but read the same again.
         self._done(self._client.sync_async(self._record), end)
-        # The mark first: if the swap still finds it, the record that was read after it has not been created again since.
+        # The mark first: if the swap still finds it, nobody has re-created the record since it was read.
         marks = self._done(self._client.get_children_async(self._record), end)
         stored = self._get(self._record, end)
         if stored is None:
@@ -85,7 +85,7 @@ class ZooKeeperNode:
     def _multi(
         self, version: _Version, record: Record, value: bytes | None, end: float, *, create: bool
     ) -> Sequence[Any]:
-        """Write record and value in one step, if the record has not changed. Returns the answer to each operation."""
+        """Write record and value in one step if the record has not changed; the answer to each operation."""
         multi = self._client.transaction()
         if version.number is None:
             multi.create(self._record, str(record).encode())
@@ -128,7 +128,10 @@ class ZooKeeperNode:
     def _refused(self, kinds: set[str]) -> Refused:
         told = f"{self.where}: {', '.join(sorted(kinds))}"
         if {"NoAuthError", "AuthFailedError"} & kinds:
-            hint = f"the user needs read and write on it, read, write and create on {self._record!r}, and create on their parent"
+            hint = (
+                f"the user needs read and write on it, read, write and create on {self._record!r}, and "
+                "create on their parent"
+            )
             return Refused(PermissionDenied(told, hint=hint), retry=False)
         return Refused(BackendError(told), retry=False)
 

@@ -14,9 +14,9 @@ __all__ = ["RunLease", "run_lease"]
 
 
 class RunLease(NamedTuple):
-    """The lease of a ``lockkit run`` or of a task, as a program knows it that was started there; see :class:`~lockkit.guard.FencedLease`.
+    """The lease of a ``lockkit run`` or task around a program; see :class:`~lockkit.guard.FencedLease`.
 
-    The program does not learn of a loss: ``lockkit run`` ends its command, and a task goes on. So only the resource refuses what comes too late.
+    On a loss ``lockkit run`` ends its command, and a task goes on: only the resource refuses late writes.
 
     Attributes:
         name: The name of the lock.
@@ -29,18 +29,18 @@ class RunLease(NamedTuple):
     exclusive: bool
 
     def ensure_held(self) -> None:
-        """Do nothing: whoever has started this program renews the lease."""
+        """Do nothing: the process that started this program renews the lease."""
 
 
 def run_lease(name: str | None = None) -> RunLease:
     """The lease of the ``lockkit run``, or of the Celery task, that has started this program.
 
     Args:
-        name: The name of the lock; None for that of the innermost ``run`` or task, also where a ``run`` uses a lock of what is around it.
+        name: The name of the lock; None for the innermost ``run`` or task, also if its lock is reused.
 
     Raises:
         NotHeld: No ``lockkit run`` or task is around this process, or none with this lock.
-        ConfigError: No name is given, and the innermost one has several locks: fences of different locks cannot be compared.
+        ConfigError: No name, and the innermost one has several locks, whose fences cannot be compared.
     """
     wanted = _only_name(os.environ) if name is None else name
     for hold in reversed(outer_holds(os.environ)):
@@ -59,10 +59,10 @@ def run_lease(name: str | None = None) -> RunLease:
 def _only_name(environ: Mapping[str, str]) -> str | None:
     """The name of the one lock of the innermost ``run`` or task; None if there is none.
 
-    The last entry of LOCKKIT_HELD alone does not tell: it may be one of several, or, under ``--nested reuse``, that of another lock.
+    LOCKKIT_HELD's last entry may be one of several, or, under ``--nested reuse``, that of another lock.
 
     Raises:
-        ConfigError: The innermost one has several locks, or the environment does not tell which one is its own.
+        ConfigError: The innermost one has several locks, or the environment does not show its own.
     """
     held = [str(hold.get("name")) for hold in outer_holds(environ)]
     own = environ.get("LOCKKIT_LEASE_NAMES", "").splitlines() or held

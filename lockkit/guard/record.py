@@ -1,7 +1,7 @@
-"""The record of a guarded resource: the fence of the holder that opened it last. And the rule that a write must pass.
+"""The record of a guarded resource, the fence of its last opening, and the rule that a write must pass.
 
-The record stands beside the value, and changes in the same atomic step. The Lua script of the Redis gate states the same rule; a
-property test compares the two.
+The record is beside the value, and changes in the same atomic step. The Lua script of the Redis gate has the
+same rule; a property test compares the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 __all__ = ["LONGEST", "SUFFIX", "Record", "Verdict", "judged", "opened_by"]
 
 SUFFIX = ".lockkit-fence"
-"""The end of the name of a record that has a key, node or file of its own."""
+"""The end of the name of a record that has a separate key, node or file."""
 
 LONGEST = 2**63 - 1
 """The highest fence."""
@@ -60,14 +60,14 @@ def opened_by(fence: int) -> Record:
 def judged(stored: Record | None, asked: Record) -> Verdict:
     """Decide whether a step may take effect.
 
-    An opening may replace any record whose fence is not higher. A write needs the record of its own opening, so a newer holder
-    that has only opened the resource, and has written nothing yet, already stops it. So does a record that was removed or restored from
-    a backup.
+    An opening may replace any record whose fence is not higher. A write needs the record of its own opening,
+    so a newer holder stops it by opening the resource, before any write. So does a record that was removed or
+    restored from a backup.
 
     Returns:
         APPLY: The step takes effect now.
-        DONE: The step has taken effect earlier, or a later step of the same opening has; nothing is to be done. A request that is
-            repeated, or that arrives late, changes nothing.
+        DONE: This step, or a later one of the opening, has taken effect; nothing is to be done. A repeated or
+            late request changes nothing.
         STALE: The step must not take effect, now or later.
     """
     if stored is not None and stored.fence == asked.fence and stored.opening == asked.opening:

@@ -1,4 +1,4 @@
-"""Scratch resources by URL: a table, key, node, file or object of a random name, opened twice, and removed afterwards."""
+"""Scratch resources by URL: a random table, key, node, file or object, opened twice, then removed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         where: The resource, for messages, without secrets.
-        open: Opens it through a gate, over a connection of its own for each call.
+        open: Opens it through a gate, over a new connection for each call.
     """
 
     where: str

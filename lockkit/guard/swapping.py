@@ -18,7 +18,7 @@ class Found(NamedTuple):
     Attributes:
         record: The record; None if there is none.
         version: The version, in the resource's own terms; None if there is none.
-        rest: A value that stands with the record, where both are one object.
+        rest: A value that is stored with the record, where both are one object.
     """
 
     record: Record | None
@@ -36,7 +36,7 @@ class Versioned(Protocol):
         """The stored record; not older than the last answered request of this client."""
 
     def swap(self, found: Found, record: Record, value: bytes | None, end: float) -> Found | None:
-        """Write the record, and a value unless it is None, in one step, if the version is still that of ``found``.
+        """Write the record, and a value if not None, in one step, if the version is still that of ``found``.
 
         Returns:
             Found: The step took effect.
@@ -53,7 +53,7 @@ class Versioned(Protocol):
 class Swapping:
     """A :class:`~lockkit.guard.gate.Resource` over a :class:`Versioned` one.
 
-    The rule is applied here, in the client. The resource decides only whether the version is still the one to which the rule was applied.
+    The client applies the rule. The resource decides only whether the version has not changed since.
     """
 
     def __init__(self, under: Versioned) -> None:

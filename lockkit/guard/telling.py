@@ -1,7 +1,7 @@
-"""Events of guards: openings, writes and refusals, told by the client that got the lease.
+"""Events of guards: openings, writes and refusals, reported by the client that got the lease.
 
-The event goes to the queues of the plugins, so a guarded write waits for no plugin. A lease that is not of a client in this process, such as
-that of a ``lockkit run`` or task around it, tells nothing.
+Events go to the plugins' queues, so a guarded write waits for no plugin. A lease of no client in this
+process, such as that of a ``lockkit run`` or task around it, reports nothing.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Place(Protocol):
 
 
 def began() -> float:
-    """The time before a step, for :func:`tell`. Of CLOCK_BOOTTIME, so that a step which a suspended host answers late has begun early."""
+    """The time before a step, for :func:`tell`, by CLOCK_BOOTTIME, so that it is early after a suspend."""
     return SYSTEM.now()
 
 
 def tell(lease: FencedLease, kind: Step, place: Place, since: float) -> None:
-    """Tell that the resource has accepted a step, at some moment between ``since`` and now."""
+    """Report that the resource has accepted a step, at some moment between ``since`` and now."""
     _send(lease, kind, SYSTEM.now() - since, _about(place))
 
 
 def refused(lease: FencedLease, place: Place, stored: int) -> None:
-    """Tell that the resource has refused a stale fence; ``stored`` is the fence that it has instead, 0 if none."""
+    """Report that the resource refused a stale fence; ``stored`` is its own fence, 0 if it has none."""
     _send(lease, "guard_refused", None, {**_about(place), "stored": stored})
 
 
 @contextmanager
 def telling(lease: FencedLease, kind: Step, place: Place) -> Iterator[None]:
-    """Tell that the resource has accepted a step if the body raises nothing."""
+    """Report that the resource has accepted a step if the body raises nothing."""
     since = began()
     yield
     tell(lease, kind, place, since)
