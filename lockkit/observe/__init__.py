@@ -1,1 +1,1 @@
-"""Views of what happens and what happened: metrics, traces, journals and what is read from them, and recovery."""
+"""Views of the present and the past: metrics, traces, journals and their readers, and recovery."""

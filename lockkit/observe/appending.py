@@ -1,7 +1,7 @@
 """Files of lines that several processes append to at once, and that are rotated when they are full.
 
-Each line is one ``write`` to a file that was opened with O_APPEND, so lines of several processes never mix. A crash, or a full disk,
-leaves at most one incomplete line; the next one begins on a row of its own, and readers skip and count what they cannot read.
+Each line is one ``write`` with O_APPEND, so lines never mix. A crash or a full disk leaves at most one
+incomplete line; the next one starts a new row, and readers skip and count what they cannot read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def append(
     Args:
         path: The file; it and its folder (0700) are created if they are missing.
         line: The line, without a newline.
-        rotate_at: The size in bytes from which the file is renamed to ``NAME.1``, and ``NAME.1`` to ``NAME.2``.
+        rotate_at: The size in bytes from which the file becomes ``NAME.1``, and that becomes ``NAME.2``.
         keep: How many renamed files are kept; an older one is lost.
         sync: Whether the line is on stable storage before the call returns.
         mode: The rights of a new file, whatever the umask.
@@ -63,7 +63,7 @@ def append(
         # A newline comes first, in case a crash cut the last line.
         row = f"\n{line}\n".encode()
         if os.write(handle, row) != len(row):
-            # The part that was written stays, and readers count it as torn: another process may have appended a line since.
+            # The written part stays and counts as torn: another process may have appended a line since.
             raise OSError(errno.ENOSPC, "only a part of the line was written")
         if sync:
             os.fsync(handle)
@@ -104,7 +104,7 @@ def parsed(content: bytes) -> Contents:
 
 
 def opened(path: Path) -> list[BinaryIO]:
-    """A file and those into which it was renamed, oldest first, opened to be read. None is left out because another process renames them now.
+    """A file and its renamed predecessors, oldest first, opened for reading; complete even during a rotation.
 
     Raises:
         OSError: The file does not exist, or one of them cannot be read.
@@ -129,7 +129,7 @@ def regular(path: Path) -> BinaryIO:
     """A file, opened to be read.
 
     Raises:
-        OSError: There is none, or it is no regular file: a FIFO would block the reader, and a link may lead anywhere.
+        OSError: The file does not exist, or is not regular: a FIFO would block, a link may lead anywhere.
     """
     with contextlib.ExitStack() as unused:
         file = unused.enter_context(open(path, "rb", opener=_to_read))
@@ -158,7 +158,7 @@ def rotated(path: Path) -> list[Path]:
 
 
 def absent(path: Path) -> list[Path]:
-    """The renamed files that are missing, because there are older ones. For a moment also one that is renamed just now."""
+    """Renamed files missing below older ones; for a moment also one that is just being renamed."""
     numbers = {int(each.name.rpartition(".")[2]) for each in rotated(path)}
     highest = min(max(numbers, default=0), 10_000)
     return [path.with_name(f"{path.name}.{each}") for each in range(1, highest) if each not in numbers]
@@ -179,9 +179,9 @@ def _opened(path: Path, mode: int) -> int:
 
 
 def _moved(path: Path, handle: int, keep: int) -> bool:
-    """Rename a full file, unless another process does so or has done so, because a second renaming would replace the first file.
+    """Rename a full file, unless another process does or did so: a second renaming would lose the first file.
 
-    This never waits for the lock on the file. Without the lock the line goes into the full file, which readers find under either name.
+    Never waits for the file's lock. Without it the line goes into the full file, where readers find it.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,4 @@
-"""Rows of event journals, put together as they are read: each hold from its beginning and its end, and what is missing.
-
-No row is kept, and the rows may come in any order: files are read one after the other, and each of them mixes the rows of several processes.
-"""
+"""Journal rows, in any order, put together as they are read: each hold's start and end, and the gaps."""
 
 from __future__ import annotations
 
@@ -75,7 +72,7 @@ class Read(NamedTuple):
 
 
 class Assembly:
-    """The past, as far as the rows that were taken tell it.
+    """The past, as far as the rows that were taken record it.
 
     Args:
         name: Only this lock.
@@ -89,13 +86,13 @@ class Assembly:
         self._last = 0.0
         self._writers: dict[str, Writer] = {}
         self._complete: dict[str, int] = {}
-        """The number after the last row of each writer whose rows were all read: no more has to be known of it."""
+        """The number after the last row of each writer whose rows were all read: no more is kept of it."""
         self._owners: list[Owner] = []
         self._held: dict[StoreKey, dict[str, PastHold]] = {}
         self._standing: dict[tuple[StoreKey, str], Writer] = {}
-        """The writers of holds that have no certain end as yet."""
+        """The writers of holds that have no certain end yet."""
         self._early: list[tuple[Writer, Row]] = []
-        """Rows about claims whose beginning was not read as yet."""
+        """Rows about claims whose start was not read yet."""
         self._waits: list[PastWait] = []
         self._happenings: list[Happening] = []
         self._resized: dict[tuple[StoreKey, str], list[PastResize]] = {}
@@ -107,7 +104,7 @@ class Assembly:
         self._values: dict[object, object] = {}
 
     def take(self, row: Row) -> None:
-        """Add a row. One that was taken before changes nothing: a file may be renamed between two looks, or be given twice as a copy."""
+        """Add a row. A known row changes nothing: a file may be renamed between two looks, or given twice."""
         if row.n < self._complete.get(row.writer, row.n):
             return
         writer = self._writer(row)
@@ -230,7 +227,7 @@ class Assembly:
             self._standing[writer.key, row.claim] = writer
 
     def _go_on(self, writer: Writer, row: Row) -> bool:
-        """Change the hold that a row is about; False if there is none as yet."""
+        """Change the hold that a row is about; False if there is none yet."""
         hold = writer.held.get(row.claim)
         if hold is None:
             return False
@@ -241,7 +238,7 @@ class Assembly:
         elif row.kind == "gpu_idle":
             hold = replace(hold, idle=hold.idle + row.duration)
         else:
-            # A claim that was evicted or dropped is renewed no more. Its ttl is that of this row: it may have been extended since the grant.
+            # Evicted or dropped claims are not renewed. This row's ttl counts: it may have been extended.
             more = seconds_in(row.data, "ttl")
             if more is not None:
                 hold = bounded(hold, row.at + more, row.boottime + more, row.boot)
@@ -264,7 +261,7 @@ class Assembly:
                 self._registered[place] = replace(step, kind="opened")  # what was written had been opened
 
     def _lasting(self, dead: Container[tuple[str, int, float]]) -> Iterable[PastHold]:
-        """All holds, but those of dead processes that were over before ``since``, because the store had given the lock to another one."""
+        """All holds, without those of dead processes that a later grant shows to be over before ``since``."""
         for (key, claim), writer in self._standing.items():
             hold = self._held[key][claim]
             if writer.closed is not None:
@@ -293,7 +290,7 @@ def _ordered(facts: Iterable[T], time: str) -> tuple[T, ...]:
 
 
 def _untold(hold: PastHold, gone: Container[tuple[str, int, float]], told: float) -> str:
-    """How a hold without an end ended, as far as the other lines say. ``told`` is the time of the last line of all."""
+    """How a hold without an end ended, as far as other rows say; ``told`` is the time of the last of all."""
     if (hold.owner.boot_id, hold.owner.pid, hold.owner.started) in gone:
         return "unknown"
     known = [each for each in (hold.latest, hold.latest_elsewhere) if each is not None]
@@ -301,7 +298,7 @@ def _untold(hold: PastHold, gone: Container[tuple[str, int, float]], told: float
 
 
 def _followed(hold: PastHold, others: Iterable[PastHold]) -> bool:
-    """Whether the store had given the lock of a hold to another one after it, so that the hold was over by then."""
+    """Whether the store granted the lock to another claim after a hold, so that the hold was over by then."""
     return any(
         hold.began < other.began and hold.weight + other.weight > min(hold.capacity, other.capacity)
         for other in others

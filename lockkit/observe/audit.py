@@ -1,9 +1,9 @@
 """The audit of the past: did holds that exclude each other ever overlap, and did the fences rise?
 
-The check is that of :mod:`lockkit.values.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
-different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and holds that are closer
-than that are undecidable, because the clocks may hide an overlap. Two holds with one fence are a violation whatever the clocks say. Nothing that a
-guarded resource accepted may bear a lower fence than something that it accepted before.
+The check is that of :mod:`lockkit.values.history`, which the tests use. Holds of one boot are compared by
+CLOCK_BOOTTIME, which is exact. Holds of different hosts are compared by wall clocks that may differ by
+``max_skew``: a longer overlap is certain, and holds that are closer are undecidable. Two holds with one fence
+are always a violation, and so is a lower fence accepted by a guarded resource after a higher one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["MAX_SKEW", "Audit", "Verdict", "Violation", "audit"]
 MAX_SKEW = 0.5
 """Seconds by which the wall clocks of two hosts may differ, unless the caller says otherwise."""
 Verdict = Literal["held", "violated", "undecidable", "incomplete", "nothing"]
-"""held; violated; undecidable (clocks are too far apart to tell); incomplete (something is missing in the journals); nothing (no grants)."""
+"""held; violated; undecidable (clocks too far apart); incomplete (gaps in journals); nothing (no grants)."""
 _LAPSES = ("lost", "max_hold", "collected", "absent")
 
 
@@ -34,8 +34,7 @@ class Violation(NamedTuple):
     """Two or more holds of one lock that should have excluded each other.
 
     Attributes:
-        kind: ``overlap``; ``fence`` (a later hold has no higher fence); ``same fence``; ``stale write`` (a guarded resource accepted a lower
-            fence than one that it had accepted before).
+        kind: ``overlap``; ``fence`` (not rising); ``same fence``; ``stale write`` (lower than one before).
         holds: The holds, in the order of their beginnings.
         seconds: Seconds for which they overlapped for certain; 0 for fences.
         steps: For a stale write the earlier step with the higher fence, and the stale one.
@@ -56,13 +55,13 @@ class Audit(NamedTuple):
         grants: The holds that were checked.
         locks: The number of locks.
         hosts: The number of boots of hosts.
-        undecidable: Holds that may have overlapped with others of another host, by the skew of the clocks, and pairs or groups of holds of which
-            one may have lasted for longer than the journals say.
-        lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
-        open: Holds of which the journals have no end. Each counts as certain at its beginning alone, and later grants that it may exclude
-            are undecidable, until something says that it was over: its max_hold, an eviction or a drop and its ttl, or the end of its client.
+        undecidable: Holds that may have overlapped with those of another host, by the skew of the clocks, and
+            groups of holds of which one may have lasted for longer than the journals say.
+        lapses: Holds that were lost, ended by max_hold, or dropped. Their holder was notified: no violation.
+        open: Holds without an end in the journals, certain at their start alone. Later grants that they may
+            exclude are undecidable until a max_hold, a ttl after an eviction or a drop, or the client's end.
         unbegun: Holds whose beginning is not in the journals, so that they could not be checked.
-        writes: Guarded writes that were accepted, as far as clients of this library made them with a lease of theirs.
+        writes: Guarded writes that were accepted, as far as clients of this library made them under a lease.
         refused: Steps of holders that came too late, and that a guarded resource refused.
         first: Seconds since the epoch of the earliest line.
         max_skew: Seconds by which the clocks of hosts were taken to differ.
@@ -222,13 +221,13 @@ def _by_wall(hold: PastHold) -> tuple[float, float]:
 
 
 def _period(hold: PastHold, times: Callable[[PastHold], tuple[float, float]]) -> Period:
-    """The period in which a holder was certain to hold. Of a hold without an end that is only its beginning."""
+    """The period in which a holder was certain to hold; only its start for a hold without an end."""
     began, ended = times(hold)
     return Period(began, ended, hold.fence, hold.claim_id, hold.weight, hold.capacity)
 
 
 def _moved(periods: Sequence[Period], by: float) -> list[Period]:
-    """The periods, longer by so many seconds at each end; shorter for a negative number, and left out if nothing remains."""
+    """The periods, longer by ``by`` seconds at each end (shorter if negative), without those that vanish."""
     moved = [(each, each.began - by, each.ended + by) for each in periods]
     return [
         Period(began, ended, each.fence, each.who, each.weight, each.capacity)

@@ -1,9 +1,9 @@
-"""Capacities that a resize changed: how much room holds had that stood together.
+"""Capacities that a resize changed: the permitted total weight of holds that overlapped.
 
-A claim has the capacity that its caller states, and each resize changes that of all claims that are in the queue, and of no later ones. A
-resize that lets more in counts from the moment when it was asked for, one that lets fewer in from its answer, because a grant may come
-before or after a resize that goes on at the same time. Claims that held before a shrink go on to hold, so what counts is the capacity when
-the last one of the holds began.
+A claim has the capacity that its caller gives, and each resize changes that of all claims in the queue, but
+not of later ones. A larger capacity counts from the call of the resize, a smaller one from its answer,
+because a grant may come before or after a concurrent resize. Claims that held before a shrink continue to
+hold, so what counts is the capacity when the last one of the holds began.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["capacity_range", "least"]
 
 
 def capacity_range(holds: Sequence[PastHold], resized: Sequence[PastResize], skew: float) -> tuple[int, int]:
-    """The least and the largest capacity that may have been in force when the last one of the holds was granted.
+    """The smallest and the largest capacity that may have been in force at the last grant of these holds.
 
     The largest one allows for grants that were read late: the last grant came after all the calls.
 
     Args:
-        holds: Holds of one lock that stood together.
+        holds: Holds of one lock that overlapped.
         resized: The changes of its capacity.
         skew: Seconds by which the clocks of two hosts may differ.
     """
@@ -60,7 +60,7 @@ def _capacities(
 ) -> Iterator[int]:
     """The capacities that a claim may have had at some moment from ``sure`` to ``until``.
 
-    The times are CLOCK_BOOTTIME of ``boot``, or of wall clocks if that is empty; ``wall`` leads from them to the wall clock.
+    Times are CLOCK_BOOTTIME of ``boot``, or of wall clocks if that is empty; ``wall`` converts to those.
     """
     found = [hold.capacity]
     before = hold.capacity

@@ -1,4 +1,4 @@
-"""The checks of recovery: each yields the cases that it finds. A new check is one function more in :data:`CHECKS`."""
+"""The checks of recovery: each yields the cases that it finds. A new one is a function in :data:`CHECKS`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Case(NamedTuple):
 
     Attributes:
         kind: ``gone``, ``silent``, ``overdue``, ``survivors``, ``failure`` or ``card``.
-        action: The action that is allowed: remove, evict, resolve, fix, or only tell.
+        action: The action that is allowed: remove, evict, resolve, fix, or only tell (report the case).
         why: The reason, in words.
         seen: The facts, for the audit record.
         record: The id of a failed release.
-        fix: The action of a check of its own, which returns its outcome in a word. It has to compare what it changes with what was seen.
-        again: The second look of a check about this host alone: the case as it is now, None if it is over. Time passes between the two looks. Such
-            a case is fixed by every recoverer, elected or not, because others cannot see this host.
+        fix: A check's own action, with its outcome in a word. It compares what it changes with ``seen``.
+        again: The second look of a check of this host alone: the case as it is some time later; None if it is
+            over. All recoverers fix such a case, elected or not, because other hosts cannot see this one.
     """
 
     kind: str
@@ -114,7 +114,7 @@ class CheckContext:
         return None if decision.action == "leave" else _case(seen, decision)
 
     def again(self, case: Case) -> Case | None:
-        """The case as it is now, just before an action; None if it is over, or if its claim is no longer as it was seen."""
+        """The case just before an action; None if it is over, or its claim has changed since it was seen."""
         if case.claim is None:
             return case if case.again is None else case.again()
         info = self.queue(case.name)
@@ -136,7 +136,7 @@ def _case(seen: ClaimFacts, decision: Decision) -> Case:
 
 
 def claims(look: CheckContext) -> Iterator[Case]:
-    """Claims whose owner is gone, that are not renewed, or that are old; and owners that left processes behind."""
+    """Claims with a dead owner, without renewals, or too old; and dead owners that left processes behind."""
     for info in look.queues():
         for claim in info.claims:
             case = look.case(claim, info.read_at)
@@ -147,7 +147,7 @@ def claims(look: CheckContext) -> Iterator[Case]:
 def failures(look: CheckContext) -> Iterator[Case]:
     """Failed releases of this user on this host whose claim has gone by now, so that they are over.
 
-    A claim that is still there is one of :func:`claims`: its process removes it in the background, or its owner is gone.
+    A claim that is still there is left to :func:`claims`: its process is removing it, or its owner is gone.
     """
     client = look.client
     here = (client.url, client.namespace)

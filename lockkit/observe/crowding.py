@@ -1,4 +1,4 @@
-"""The holds of several hosts that may have been too many at once, because nobody knows how far the clocks of the hosts are apart."""
+"""Holds of several hosts that may have exceeded the capacity together, given the skew of their clocks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["crowded"]
 
 
 def crowded(hosts: Sequence[Iterable[Period]], by: float) -> list[Period]:
-    """Find the periods since whose beginning more may have been held than fits, on more than one host. O(n log n), times the number of hosts.
+    """The periods from whose start more may have been held than fits, on several hosts; O(hosts * n log n).
 
-    Each clock may be wrong by ``by`` in either direction, independently of the others, and the same way all the time. So the most that a host may
-    have held at a moment is the most that it held within ``by`` of it, and the most of all hosts may have come together.
+    Each clock may be wrong by a constant of at most ``by``, either way. So the most that a host may have held
+    at a moment is the most that it held within ``by`` of it, and the peaks of all hosts may have coincided.
 
     Args:
         hosts: The periods of one name, by the clock of their host.
@@ -43,7 +43,7 @@ def crowded(hosts: Sequence[Iterable[Period]], by: float) -> list[Period]:
 
 
 def _levels(periods: Iterable[Period]) -> Iterator[tuple[float, float, int, tuple[Period, bool]]]:
-    """Spans in which a host held the same weight: from, to, the weight, and the period that began or ended with it."""
+    """Spans of constant weight on one host: start, end, weight, and the period that began or ended there."""
     changes = [
         change
         for number, each in enumerate(periods)

@@ -1,9 +1,9 @@
-"""The decisions of recovery: from what was seen of one claim to what may be done about it. All functions are pure.
+"""The decisions of recovery: from the facts about one claim to the action allowed. All functions are pure.
 
-Every doubt speaks for the holder. A claim is removed at once (like ``lockkit evict --now``; for a dead owner this is safe) only if its
-owner is proved to be dead. A claim is evicted, which waits until its holder has stopped, only if it is older than ``age_soft``, and
-without a renewal for two thirds of its ttl, and neither this host nor an oracle sees its owner alive. A holder that lives keeps its lock,
-however old the hold is.
+Doubt favours the holder. A claim is removed at once (like ``lockkit evict --now``; safe for a dead owner)
+only if its owner is proved dead. A claim is evicted, which waits until its holder has stopped, only if it is
+older than ``age_soft`` and unrenewed for two thirds of its ttl, and neither this host nor an oracle sees its
+owner alive. A living holder keeps its lock, however old the hold is.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
 ]
 
 Action = Literal["remove", "evict", "tell", "leave"]
-"""Remove the claim at once, because its owner is dead; evict it, so that its holder may still stop by itself; tell a person to look; or
-leave it alone."""
+"""Remove the claim at once, because its owner is dead; evict it, so that its holder may still stop by itself;
+report it to a person; or leave it alone."""
 Kind = Literal["", "gone", "survivors", "silent", "overdue"]
-"""The reason: the owner is gone; the owner is gone, but processes work on under its lock; the claim is not renewed; or the hold is old."""
+"""The owner is gone; gone, but processes work on under its lock; no renewals arrive; or the hold is old."""
 Beat = Literal["live", "missed", "unknown"]
 Tier = Literal["", "warning", "soft", "hard"]
 _RANK: Mapping[Tier, int] = {"": 0, "warning": 1, "soft": 2, "hard": 3}
@@ -63,13 +63,13 @@ class Tiers(NamedTuple):
 
 
 class OracleAnswer(NamedTuple):
-    """The word of one oracle on an owner: it lives, it is dead, or (None) that cannot be told."""
+    """The answer of one oracle about an owner: alive, dead, or (None) unknown."""
 
     oracle: str
     alive: bool | None
     told: str = ""
     failed: bool = False
-    """Whether the oracle gave no answer: it raised, was late, or said something else. It might have known that the owner lives."""
+    """Whether the oracle raised, was late, or answered nonsense; it might have known that the owner lives."""
 
     def __str__(self) -> str:
         word = {True: "alive", False: "dead", None: "cannot tell"}[self.alive]
@@ -113,27 +113,21 @@ class Decision(NamedTuple):
 
 
 def answer_of_this_host(claim: ClaimInfo) -> OracleAnswer:
-    """Say what this host and the store know of a claim's owner, as ``inspect`` has judged it (:mod:`lockkit.store.judging`).
-
-    A stopped process lives: it may go on at any moment.
-    """
+    """This host's judgement of a claim's owner (:mod:`lockkit.store.judging`); a stopped process lives."""
     if claim.process == "stopped":
         return OracleAnswer("this host", True, claim.evidence)
     return OracleAnswer("this host", claim.alive, claim.evidence)
 
 
 def life(answers: Sequence[OracleAnswer]) -> bool | None:
-    """Whether an owner lives. One oracle that says so outweighs all others; it is dead only if one says so and none contradicts."""
+    """Whether an owner lives: True if any oracle says so; False if one says dead and none says alive."""
     if any(answer.alive is True for answer in answers):
         return True
     return False if any(answer.alive is False for answer in answers) else None
 
 
 def heartbeat(claim: ClaimInfo, at: float) -> Beat:
-    """Whether a claim is renewed as it should be.
-
-    Missed means that two of three heartbeats have not arrived; unknown that the store does not say, or that there are none.
-    """
+    """Whether heartbeats arrive: ``missed`` if two of three have not, ``unknown`` if nothing says."""
     if claim.process_bound:
         return "live" if claim.alive else "unknown"
     if not claim.renewed or claim.ttl <= 0:
@@ -153,8 +147,7 @@ def tier_of(age: float, tiers: Tiers) -> Tier:
 def asks_oracles(claim: ClaimInfo, at: float) -> bool:
     """Whether to ask the oracles of plugins about an owner, which may cost a request to another service.
 
-    They are not asked about an owner that this host sees alive, or whose heartbeat arrives. They are asked about one that looks dead from
-    here, so that each of them can contradict.
+    Yes if it looks dead from here, as oracles may contradict, or if it is not visible and lacks heartbeats.
     """
     mine = answer_of_this_host(claim).alive
     return not _nobody(claim) and mine is not True and (mine is False or heartbeat(claim, at) != "live")
@@ -164,7 +157,7 @@ def decide(seen: ClaimFacts, tiers: Tiers) -> Decision:
     """Decide what may be done about a claim."""
     claim = seen.claim
     if claim.state == "LINGERING" or _nobody(claim):
-        # min_hold, lock_delay, or the ttl of `lockkit acquire` was asked for, so the claim stays until that ends.
+        # Somebody asked for min_hold, lock_delay, or the ttl of `lockkit acquire`: the claim stays so long.
         return Decision()
     lives = life(seen.answers)
     tier = tier_of(seen.at - claim.since, tiers) if claim.state == "HELD" else ""
@@ -192,17 +185,16 @@ def decide(seen: ClaimFacts, tiers: Tiers) -> Decision:
 
 
 def same_claim(first: ClaimInfo, now: ClaimInfo, action: str) -> bool:
-    """Whether a claim is still as it was seen, so that an action on it still stands.
+    """Whether a claim is unchanged since it was seen, so that an action on it is still justified.
 
-    An eviction stands on missing heartbeats: one that has arrived since forbids it. The times of etcd are of whole seconds, so a renewal
-    counts from a third of the ttl on; two thirds were missing.
+    A heartbeat newer by a third of the ttl (etcd counts whole seconds) forbids an eviction.
     """
     same = (first.claim_id, first.state, first.fence) == (now.claim_id, now.state, now.fence)
     return same and (action != "evict" or now.renewed - first.renewed < first.ttl / _BEATS)
 
 
 def _unheard(seen: ClaimFacts) -> str:
-    """The oracles that failed to answer, in words, where only another oracle says that the owner is dead; empty if there are none."""
+    """The oracles that gave no answer, in words, if only another oracle calls the owner dead; else empty."""
     if answer_of_this_host(seen.claim).alive is False:
         return ""
     failed = [f"{answer.oracle} ({answer.told})" for answer in seen.answers if answer.failed]
@@ -210,7 +202,7 @@ def _unheard(seen: ClaimFacts) -> str:
 
 
 def counted(listed: object, now: float) -> list[float]:
-    """The times of the last hour in a record that any program may have written; anything else in it is left out."""
+    """The times of the last hour in a record that any program may have written; all else is ignored."""
     if not isinstance(listed, list):
         return []
     times = [at for at in listed if isinstance(at, (int, float)) and not isinstance(at, bool)]
@@ -219,7 +211,7 @@ def counted(listed: object, now: float) -> list[float]:
 
 
 def within_limit(times: Sequence[float], now: float, limit: int) -> bool:
-    """Whether another action is allowed, after those at these times. A time in the future counts, because clocks differ."""
+    """Whether another action is allowed after those at ``times``. Future times count: clocks differ."""
     return sum(now - at < HOUR for at in times) < limit
 
 

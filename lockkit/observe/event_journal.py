@@ -1,8 +1,8 @@
-"""The event journal: a plugin on the stream of events that writes each event and alert as a line of JSON, so that the past can be read.
+"""The event journal: a plugin that writes each event and alert of a client as a line of JSON.
 
-The setting ``journal`` turns it on. It writes on the threads that call plugins, so no acquire and no release waits for it; only the first lock
-of a client waits, a bounded time, for its first row. Events that do not reach it leave a gap that readers see: each line has a number, counted
-for each client and process, and the line of a client that was closed is its last one. A crash of the machine may lose the last seconds, because lines are not forced to stable storage one by one.
+The setting ``journal`` turns it on. The threads that call plugins write, so no acquire or release waits; only
+the first lock of a client waits, a bounded time, for its first row. Numbers, for each client and process,
+show gaps; a closed client writes a last line. A crash of the machine may lose the last seconds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     """Where a journal is written.
 
     Attributes:
-        path: The file; renamed files stand beside it.
+        path: The file; renamed files are beside it.
         mode: The rights of the file.
     """
 
@@ -72,8 +72,8 @@ class Journaled(NamedTuple):
 def place_of(config: Config, scope: Scope) -> Place:
     """The journal of this user for a store.
 
-    In the shared folder of a store of all users of a host, each user has a file of their own that the group may read. Otherwise the file
-    is the user's alone, in the folder ``journal`` of the state folder, unless the configuration names another folder.
+    In the shared folder of a store of all users of a host, each user has a file that the group may read. Else
+    the file is private, in ``journal`` of the state folder or in the configured folder.
 
     Raises:
         ConfigError, BackendUnavailable: The state folder cannot be used.
@@ -111,10 +111,9 @@ class EventJournal:
         self._begun = False
 
     def begin(self, clock: Clock, start: Callable[[Callable[[], None], str], object]) -> None:
-        """Write the first row of a client, before it asks for a lock: a process that is killed from then on has left a row, and no end.
+        """Write a client's first row before it asks for a lock: a killed process leaves it, without an end.
 
-        Waits until that is done, but no longer than :data:`_PATIENCE`, because a folder may hang. A row that cannot be written is counted
-        as any other. Several threads may call this at once; there is one row.
+        Waits at most :data:`_PATIENCE`, because a folder may hang. Thread-safe; there is one row.
 
         Args:
             clock: The clock of the client.
@@ -139,7 +138,8 @@ class EventJournal:
             written = False
         if not written:
             _log.warning(
-                "the event journal %s was not written within %g s; if this process is killed now, no audit will know of it",
+                "the event journal %s was not written within %g s; "
+                "if this process is killed now, no audit will know of it",
                 printable(str(self._place.path)),
                 _PATIENCE,
             )
@@ -226,7 +226,7 @@ class EventJournal:
                     owed.pop(0)
 
     def _failed(self, writing: _Writing, error: OSError, last: list[str], *, alert: bool) -> None:
-        """Log and count a line that could not be written. The number of the line stays free, which readers see as a gap."""
+        """Log and count a line that could not be written. Readers see its unused number as a gap."""
         shown = printable(str(self._place.path))
         if not writing.failed:
             _log.error(
@@ -237,7 +237,7 @@ class EventJournal:
             writing.lost += 1
             self._dropped("alerts_dropped" if alert else "events_dropped")
             return
-        # Without its last line a client of a process that lives on would pass for one that has nothing to tell.
+        # Without its last line, a closed client of a living process would look like one without news.
         with _OWED.mutex:
             owed = _OWED.rows.setdefault(self._place.path, [])
             owed += last[: _MOST_OWED - len(owed)]
@@ -249,7 +249,7 @@ class EventJournal:
             )
 
     def _is_old(self, writing: _Writing) -> bool:
-        """Whether the file is to be renamed for its age; files that are too old are removed. Looked at once an hour."""
+        """Whether to rename the file for its age, checked hourly. Removes renamed files that are too old."""
         now = time.time()
         if self._age is None or now - writing.looked < _LOOK_AT_AGE:
             return False
@@ -288,7 +288,7 @@ class _Writing:
 
 
 def _first(path: Path, now: float) -> float:
-    """The time of the first line of a file; now if that cannot be told."""
+    """The time of the first line of a file; now if that is unknown."""
     try:
         with regular(path) as opened:
             for line in opened.read(2 * _LONGEST).splitlines()[:3]:
@@ -300,7 +300,7 @@ def _first(path: Path, now: float) -> float:
 
 
 class _Owed:
-    """The last lines of clients that were closed while nothing could be written, by file. The next line that can be written takes them along."""
+    """Last lines of clients closed while a file was unwritable, by file; the next good write adds them."""
 
     def __init__(self) -> None:
         self.restart()

@@ -1,7 +1,7 @@
-"""The exporter: what a store says of its locks, as metrics, read when somebody asks, so that a fleet is counted once.
+"""The exporter: metrics of a store's locks, read on demand, so that a fleet is counted once.
 
-Run one for each store, in ``lockkit serve`` or with ``lockkit metrics``. A store that does not answer gives ``lockkit_store_up 0``, never an
-exception, and no more than one thread waits for it. What is missing is marked with ``lockkit_scrape_partial``.
+Run one for each store, by ``lockkit serve`` or ``lockkit metrics``. A silent store blocks one thread at most,
+and gives ``lockkit_store_up 0``, never an exception. ``lockkit_scrape_partial`` marks gaps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Exporter"]
 
 
 class Exporter:
-    """Reads one or several stores, and keeps what it read for a few seconds. Thread-safe; also a collector for ``prometheus_client``.
+    """Reads stores, and keeps a reading for some seconds. Thread-safe; a collector for ``prometheus_client``.
 
     Attributes:
         more: Functions that return further samples.
@@ -45,7 +45,7 @@ class Exporter:
         self._stores = [_Store(client, keep, patience, most) for client in clients]
 
     def text(self) -> bytes:
-        """The metrics in Prometheus' text format; its media type is ``lockkit.observe.exposition.CONTENT_TYPE``."""
+        """The metrics in Prometheus' text format (``lockkit.observe.exposition.CONTENT_TYPE``)."""
         return render(self.samples())
 
     def samples(self) -> Samples:

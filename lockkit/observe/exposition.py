@@ -1,4 +1,4 @@
-"""Prometheus' text format, for the metrics that are read from a store and those of ``lockkit run``: it needs no library, so the command line has it as well."""
+"""Prometheus' text format without a library, for metrics of a store and of ``lockkit run``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def render(samples: Samples) -> bytes:
 
 
 def parse(text: bytes) -> Samples:
-    """The samples in a text that :func:`render` has made. What cannot be read, and what is no metric of the list, is left out."""
+    """The samples in a text that :func:`render` made. Unreadable lines and unknown metrics are left out."""
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for line in text.decode(errors="replace").split("\n"):
         read = _LINE.fullmatch(line)
@@ -55,7 +55,7 @@ def parse(text: bytes) -> Samples:
 
 
 def write(path: Path, text: bytes) -> None:
-    """Write a file so that a reader finds the old text or the new one, never a part. The file is readable to all.
+    """Replace a file atomically: readers find the old text or the new one. The file is readable to all.
 
     Raises:
         OSError: The file cannot be written; the old one stays.

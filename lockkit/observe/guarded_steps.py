@@ -1,7 +1,6 @@
-"""The check of guarded resources: nothing that a resource accepts may bear a lower fence than something that it has accepted before.
+"""The check of guarded resources: none may accept a lower fence after a higher one.
 
-A step took effect at some moment between its beginning and the reading of its answer. So one step is certainly later than another only if it
-has begun after the answer to the other was read.
+A step takes effect between start and answer, so it is certainly later if it starts after another's answer.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def overtaken(steps: Iterable[PastStep], skew: float) -> list[Overtaken]:
 def _later(
     steps: Sequence[PastStep], time: Callable[[PastStep], float], margin: float
 ) -> Iterator[tuple[PastStep, PastStep]]:
-    """Pairs of a step and a later one with a lower fence, by a clock of which each answer is ``time`` of it. One pair for each boot at most."""
+    """Pairs of a step and a later one with a lower fence, one a boot; ``time`` gives an answer's time."""
     ends = [(time(step), number, step) for number, step in enumerate(steps)]
     heapq.heapify(ends)
     highest: dict[str, PastStep] = {}

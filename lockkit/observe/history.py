@@ -1,7 +1,4 @@
-"""The past, read from event journals: holds, waits that ended without one, what else happened, and what is missing.
-
-:func:`read_history` is for programs; ``lockkit history``, ``audit`` and ``report`` show what it returns.
-"""
+"""The past, read from event journals: for ``lockkit history``, ``audit`` and ``report``, and for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ __all__ = ["journals", "read_history"]
 
 
 def journals(config: Config) -> list[Path]:
-    """The event journals of this host: that of this user, and in a shared folder those of all users. Renamed files stand beside each."""
+    """The event journals of this host: this user's, and those of all users in a shared folder."""
     from lockkit.observe.event_journal import place_of
 
     mine = place_of(config, "user").path
@@ -42,8 +39,8 @@ def read_history(
     """Read event journals.
 
     Args:
-        files: The files, of one host or many; of a folder all files ``*.jsonl`` and ``*.jsonl.N``. None for those of ``config``.
-        config: The configuration that names the journal; None for that of this process. Not used with ``files``.
+        files: The files, of one host or many; of a folder ``*.jsonl`` and ``*.jsonl.N``. None: ``config``'s.
+        config: The configuration that names the journal; None for this process's. Unused with ``files``.
         name: Only this lock.
         since: Seconds since the epoch; only what was not over by then.
 
@@ -81,7 +78,7 @@ class _Reading:
         self._seen: set[tuple[int, int]] = set()
 
     def read(self, path: Path) -> None:
-        """Read a file, and those into which it was renamed; what is wrong with it is counted."""
+        """Read a file and its renamed predecessors; faults in them are counted."""
         try:
             found = opened(path)
             missing = absent(path)

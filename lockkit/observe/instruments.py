@@ -1,4 +1,4 @@
-"""The closed list of metrics: the source of the instruments in code, of docs/reference/metrics.md and of the tests that notice a missing one."""
+"""The closed list of metrics: the source of the instruments, of docs/reference/metrics.md and of tests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ class Metric(NamedTuple):
         type: The type, in Prometheus' words.
         help: One sentence on the thing that is measured.
         labels: The names of the labels, beside ``store`` and ``namespace`` of those from the store.
-        source: ``process``: counted where it happens, in each process that has metrics on. ``store``: read from the store by an exporter.
-            ``run``: written by ``lockkit run --metrics-textfile``. ``workers``: added by the collector of forked workers. ``server``: added by
-            ``lockkit serve``.
+        source: ``process`` (each with metrics on), ``store`` (read by an exporter), ``run`` (a textfile of
+            ``lockkit run``), ``workers`` (the collector of forked workers) or ``server`` (``lockkit serve``).
         unit: The unit; empty for a number of things.
         stat: The counter of ``client.stats()`` that it repeats; empty if it is counted from events.
     """
@@ -85,7 +84,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_handoff_seconds",
             "histogram",
-            "Time from a confirmed release to the grant of the claim that waited behind it, where one process made both.",
+            "Time from a confirmed release to the grant of the claim that waited behind it, "
+            "where one process made both.",
             ("lock",),
             unit="seconds",
         ),
@@ -187,7 +187,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_scrape_partial",
             "gauge",
-            "1 if something is missing: more locks than are read, locks that cannot be read, or no time left.",
+            "1 if something is missing: "
+            "more locks than are read, locks that cannot be read, or no time left.",
             source="store",
         ),
         Metric(
@@ -217,7 +218,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_blocked_seconds",
             "gauge",
-            "Who blocks whom now: the longest wait of a user on a host behind a holder; the longest waits only.",
+            "Who blocks whom now: "
+            "the longest wait of a user on a host behind a holder; the longest waits only.",
             ("lock", "waiter", "holder"),
             "store",
             "seconds",
@@ -225,7 +227,9 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_last_held_timestamp_seconds",
             "gauge",
-            "When a lock was last held, as its holder has left it in the store or the exporter saw it; else when the exporter first looked; in seconds since 1970. Of names in `metrics.names` and locks with a period only; a holder leaves it if its own configuration has the name there.",
+            "When a lock was last held, as its holder has left it in the store or the exporter saw it; "
+            "else when the exporter first looked; in seconds since 1970. Of names in `metrics.names` and "
+            "locks with a period only; a holder leaves it if its own configuration has the name there.",
             ("lock",),
             "store",
             "seconds",
@@ -233,7 +237,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_period_seconds",
             "gauge",
-            "The longest time for which the lock of a regular job may stay unused, from `periods` of `[alerts.rules.missed_run]`.",
+            "The longest time for which the lock of a regular job may stay unused, "
+            "from `periods` of `[alerts.rules.missed_run]`.",
             ("lock",),
             "store",
             "seconds",
@@ -241,21 +246,24 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_zombies",
             "gauge",
-            "Claims whose owner is gone, left processes behind, or does not renew, as lockkit recover judges.",
+            "Claims whose owner is gone, left processes behind, or does not renew, "
+            "as lockkit recover judges.",
             ("lock", "kind"),
             "store",
         ),
         Metric(
             "lockkit_overdue_holds",
             "gauge",
-            "Holds beyond one of the ages age_warning, age_soft and age_hard, by the highest that each has reached.",
+            "Holds beyond one of the ages age_warning, age_soft and age_hard, "
+            "by the highest that each has reached.",
             ("lock", "tier"),
             "store",
         ),
         Metric(
             "lockkit_clients",
             "gauge",
-            "Processes with claims, by the version of their lockkit and of the layout in which their claims are stored.",
+            "Processes with claims, "
+            "by the version of their lockkit and of the layout in which their claims are stored.",
             ("version", "layout"),
             "store",
         ),

@@ -1,8 +1,8 @@
 """The journals: lines of JSON, fsynced, readable by their owner only, rotated.
 
-The journal of critical failures has one line for each release that got no definite answer, and one for each resolution. The journal of
-recovery has one for each action that is begun, with all that was seen, and one for its outcome. They contain no secrets. A reader skips a
-line that a crash left incomplete.
+The journal of critical failures has a line for each release without a definite answer, and for each
+resolution; that of recovery for each action that starts, with the facts seen, and for its outcome. They
+contain no secrets. Readers skip a line that a crash left incomplete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = "failures.jsonl"
 ACTIONS = "recovery.jsonl"
 """The journal of recovery."""
 _ROTATE_AT = 10 * 1024 * 1024
-"""The size in bytes from which a file is renamed to ``failures.jsonl.1``, for instance; an earlier file of that name is lost."""
+"""The size in bytes from which a file becomes, say, ``failures.jsonl.1``, replacing an earlier one."""
 
 
 def append(state_dir: str | os.PathLike[str], record: Mapping[str, object], *, file: str = FILE) -> str:
@@ -64,7 +64,7 @@ def read(state_dir: str | os.PathLike[str], *, file: str = FILE) -> list[dict[st
 
 
 def _now() -> str:
-    """The time in UTC, as ISO 8601 writes it. The module datetime takes a millisecond to import, at every start."""
+    """The time in UTC, in ISO 8601. Importing datetime would add a millisecond to every start."""
     seconds, millis = divmod(time.time_ns() // 1_000_000, 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}+00:00"
 

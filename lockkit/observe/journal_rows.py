@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _LATEST = 253_402_300_800.0
-"""The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
+"""The first second of the year 10,000. A journal writes no such time, and none that is not a number."""
 _Seconds: TypeAlias = Annotated[float, Meta(ge=0, lt=_LATEST)]
 _STEPS: Mapping[str, Literal["opened", "written", "refused"]] = {
     "guard_written": "written",
@@ -80,10 +80,10 @@ _decode = Decoder(Row).decode
 
 
 def row_of(line: bytes) -> Row | None:
-    """A line as a row; None if it cannot be read as one, because it is torn, of another version, or was not written by a journal."""
+    """A line as a row; None if the line is torn, of another version, or not from a journal."""
     with contextlib.suppress(MsgspecError, ValueError, RecursionError):
         return _decode(line)
-    try:  # the standard library reads what msgspec refuses, such as half of a surrogate pair in the name of a program
+    try:  # the standard library accepts half a surrogate pair, as in a program's name; msgspec does not
         return convert(json.loads(line.decode("utf-8", errors="replace")), Row)
     except (MsgspecError, ValueError, RecursionError):
         return None
@@ -141,7 +141,7 @@ def hold_of(row: Row, key: StoreKey, owner: Owner, ttl: float | None) -> PastHol
 
 
 def with_end(hold: PastHold, row: Row) -> PastHold:
-    """The hold, with an end that a row tells. Of several ends the first counts, and the earliest end of certainty."""
+    """The hold, ended by a row. Of several ends the first counts, and the earliest end of certainty."""
     until = row.until
     ended = max(hold.began, row.at if until is None else hold.began + until - hold.began_boottime)
     if hold.until_boottime is not None:
@@ -152,7 +152,7 @@ def with_end(hold: PastHold, row: Row) -> PastHold:
 
 
 def bounded(hold: PastHold, at: float, boottime: float, boot: str) -> PastHold:
-    """The hold, over by a moment at the latest: two times of one moment, and the boot of the host that read them."""
+    """The hold, over at the latest by a moment, given in wall and boot time of the boot that read them."""
     if boot != hold.owner.boot_id:
         return replace(hold, latest_elsewhere=_earlier(hold.latest_elsewhere, at))
     latest = hold.began + max(0.0, boottime - hold.began_boottime)
@@ -179,7 +179,7 @@ def holder_of(row: Row) -> str:
 
 
 def wait_of(row: Row, key: StoreKey, owner: Owner, holder: str) -> PastWait:
-    """The attempt whose end the row tells."""
+    """The attempt whose end the row records."""
     return PastWait(key, row.name, owner, row.kind, row.at, row.duration, holder)
 
 
@@ -190,7 +190,7 @@ def resource_of(row: Row) -> str:
 
 
 def step_of(row: Row, key: StoreKey, owner: Owner, resource: str) -> PastStep:
-    """The step of a guard that the row tells."""
+    """The step of a guard that the row records."""
     stored = row.data.get("stored")
     return PastStep(
         key,

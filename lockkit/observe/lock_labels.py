@@ -1,4 +1,4 @@
-"""The label ``lock`` of metrics: which locks have a value of their own, so that a metric never has more series than somebody asked for."""
+"""The label ``lock`` of metrics: only chosen locks have their own value, to bound the number of series."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _REMEMBERED = 4096
 
 
 class LockLabels:
-    """The value of the label ``lock`` for a name: the first pattern that matches it, else :data:`~lockkit.observe.instruments.OTHER`.
+    """Maps a name to its label ``lock``: the first matching pattern, else ``instruments.OTHER``.
 
     Args:
-        patterns: Names and patterns: ``*`` stands for any text, ``?`` for one character. A name that is listed as it is comes before all patterns.
+        patterns: Names and patterns: ``*`` is any text, ``?`` one character. An exact name comes first.
         raw: Whether a name that matches nothing is its own value, until there are ``most`` of them.
         most: The most such names.
     """
@@ -34,7 +34,7 @@ class LockLabels:
 
     @classmethod
     def of(cls, config: Config) -> LockLabels:
-        """The labels that a configuration asks for. A lock with a period has a value of its own, so that a rule can compare the two."""
+        """The labels of a configuration. Locks with a period keep their name, so that rules can compare."""
         return cls(
             (*config.metrics_names, *periods_of(config)),
             raw=config.metrics_raw_names,
@@ -63,7 +63,7 @@ class LockLabels:
 
 
 class SharedLabels:
-    """The labels for several clients. Clients with the same settings share them, because their names of their own count together. Thread-safe."""
+    """Shares labels among clients with the same settings: the limit is for all their names. Thread-safe."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[tuple[str, ...], bool, int], LockLabels] = {}

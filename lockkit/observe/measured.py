@@ -11,13 +11,14 @@ _log = logging.getLogger("lockkit.metrics")
 
 
 def with_metrics(plugins: Iterable[object]) -> Sequence[object]:
-    """The plugins, with metrics among them. Without prometheus_client a WARNING says what to install: metrics never keep a program from locking."""
+    """The plugins, with metrics among them; without prometheus_client, a WARNING says what to install."""
     given = list(plugins)
     try:
         from lockkit.observe.metrics import Metrics
     except ImportError as error:
         _log.warning(
-            "metrics.enabled is set, but there are no metrics: %s; install them: pip install 'lockkit[metrics]'",
+            "metrics.enabled is set, but there are no metrics: %s; "
+            "install them: pip install 'lockkit[metrics]'",
             error,
         )
         return given

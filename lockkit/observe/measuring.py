@@ -1,4 +1,4 @@
-"""From events, alerts and counters to metrics: which metric each of them moves, and by how much. The one copy for all kinds of instruments."""
+"""From events, alerts and counters to metrics: which one each moves, and by how much, for all instruments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NEVER = dict.fromkeys(("sent", "released", "since", "granted"), float("inf"))
 
 
 class Instruments(Protocol):
-    """Where measurements go. Thread-safe. A metric is meant by its name, labels come in the order of its list."""
+    """Receives measurements. Thread-safe. Metrics are given by name, labels in the order of its list."""
 
     def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:
         """Count."""
@@ -145,7 +145,7 @@ class Measuring:
             self._to.observe("lockkit_release_layer_seconds", (layer,), told["seconds"])
 
     def _hand_off(self, lock: str, name: str, times: dict[str, float]) -> None:
-        """Measure the time from a release to the grant of a claim that waited when it was sent. Each may be told of first."""
+        """Measure from a release to the grant of a claim that waited for it. Either may be reported first."""
         with self._mutex:
             last = self._turns.pop(name, _NEVER) | times
             if last["since"] <= last["sent"] <= last["granted"]:

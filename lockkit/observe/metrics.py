@@ -1,11 +1,11 @@
 """Metrics of this process, for prometheus_client (``pip install 'lockkit[metrics]'``).
 
-A plugin hears the events of its clients on a thread of its own and moves the instruments, so no acquire or release waits for it::
+A plugin receives the events of its clients on its own thread, so no acquire or release waits for it::
 
     client = lockkit.connect(plugins=[lockkit.observe.metrics.Metrics()])
 
-or, without a change of the program, the setting ``metrics.enabled``. :data:`lockkit.observe.instruments.METRICS` is the list of all metrics.
-In prometheus_client's multiprocess mode each worker counts for itself, whether the client was made before or after the fork.
+or, without changing the program, the setting ``metrics.enabled``. :mod:`lockkit.observe.instruments` lists
+them. In prometheus_client's multiprocess mode each worker counts for itself, whenever the client was made.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["Metrics"]
 
 _PRIORITIES = re.compile(r"P\d")
 _EVERY = 2.0
-"""Seconds between two copies of the counters into the files of multiprocess mode, where nobody asks this process before a scrape."""
+"""Seconds between copies of the counters into the files of multiprocess mode, which scrapes read alone."""
 _GATE = threading.RLock()
-"""Held while lockkit's threads are inside prometheus_client, whose locks would stay taken in a child that is forked meanwhile. A fork takes it."""
+"""Held by a fork, and while lockkit is inside prometheus_client: a child must not inherit its locks taken."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_GATE.acquire, after_in_parent=_GATE.release, after_in_child=reinit(_GATE))
 _made: weakref.WeakKeyDictionary[CollectorRegistry, _Instruments] = weakref.WeakKeyDictionary()
@@ -51,11 +51,11 @@ _mutex = threading.RLock()
 
 
 class Metrics:
-    """A plugin that keeps metrics of the clients that it is handed to. Two of them on one registry share its instruments.
+    """A plugin that keeps metrics of its clients. Two plugins on one registry share its instruments.
 
     Args:
         registry: The registry of the metrics; by default the one that ``prometheus_client`` exposes.
-        names: The locks that have a value of their own in the label ``lock``; None for ``metrics.names`` of the clients' configuration.
+        names: Locks with their own value in the label ``lock``; None for the configured ``metrics.names``.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, names: Sequence[str] | None = None) -> None:
@@ -71,7 +71,7 @@ class Metrics:
         self._copying: threading.Thread | None = None
 
     def sync(self) -> None:
-        """Bring the metrics that repeat ``client.stats()`` up to date. A scrape of the registry does this by itself."""
+        """Update the metrics that repeat ``client.stats()``. A scrape of the registry does this by itself."""
         with _GATE:
             self._measuring.sync()
 
@@ -165,7 +165,7 @@ class _Instruments:
         self._child(self._gauges, metric, labels).set(value)
 
     def _child(self, instruments: Mapping[str, Any], metric: str, labels: tuple[str, ...]) -> Any:
-        """The part of an instrument for these labels. Remembered, because looking it up costs more than counting."""
+        """An instrument's part for these labels; cached, because a look-up costs more than counting."""
         child = self._children.get((metric, labels))
         if child is None:
             whole = instruments[metric]
@@ -174,7 +174,7 @@ class _Instruments:
 
 
 class _Sync:
-    """A collector without metrics, which brings those of the counters up to date before a scrape reads them."""
+    """A collector without metrics, which updates those of the counters before a scrape reads them."""
 
     def __init__(self, syncing: Iterable[Metrics]) -> None:
         self._syncing = syncing

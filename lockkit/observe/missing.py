@@ -1,4 +1,4 @@
-"""The gaps in event journals: rows that are missing, processes that did not close theirs, and holders that were met and have none."""
+"""Gaps in event journals: missing rows, unclosed journals, and holders that others met but no journal has."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lockkit.values.identity import boot_id, process_start
 __all__ = ["LONGEST_HOLD", "Meetings", "Writer", "absent_rows", "unended"]
 
 LONGEST_HOLD = 86_400.0
-"""Seconds that a hold may have begun before a time that was asked for, and still count if its beginning was removed."""
+"""Seconds before the requested time from which a hold with a removed start still counts."""
 
 
 class Writer(Struct, gc=False):
-    """One writer: a client in a process, and the rows of it that were read. There may be one for every few rows, so it is small.
+    """One client in one process, with the rows of it that were read. Small: a few rows may have one.
 
     Attributes:
         place: The store, its scope and the namespace, as the rows have them.
         held: The holds of the store and namespace by their claims, those of other writers too.
         last: The time of the last row.
-        bounds: Where runs of the numbers that were read begin, and where they end, in turn: 1 to 3 and 7 are ``[1, 4, 7, 8]``.
-        before: The time of the first row, if others are missing before it; None if not, or if that row tells so itself.
+        bounds: Starts and ends of the runs of numbers read, alternating: 1 to 3 and 7 are ``[1, 4, 7, 8]``.
+        before: The time of the first row, if rows are missing before it; None if not, or if that row says so.
         closed: CLOCK_BOOTTIME of the row that says that the client was closed.
     """
 
@@ -45,7 +45,7 @@ class Writer(Struct, gc=False):
         return self.owner[:8] == about and self.place == (row.store, row.scope, row.namespace)
 
     def is_new(self, number: int) -> bool:
-        """Whether a row has not been read before. Its number is remembered."""
+        """Whether a row has not been read before; remembers its number."""
         bounds = self.bounds
         at = bisect_right(bounds, number)
         if at % 2:
@@ -72,7 +72,7 @@ class Writer(Struct, gc=False):
 def absent_rows(writers: Iterable[Writer], since: float | None) -> int:
     """Rows that are missing before the last one of their writer, unless it wrote nothing since.
 
-    Those before the first one that is there do not count if that was written at least :data:`LONGEST_HOLD` before ``since``.
+    Rows before the first present one do not count if that is at least LONGEST_HOLD older than ``since``.
     """
     found = 0
     for each in writers:
@@ -85,7 +85,7 @@ def absent_rows(writers: Iterable[Writer], since: float | None) -> int:
 
 
 def unended(writers: Iterable[Writer]) -> dict[Owner, float]:
-    """Processes that did not close their journal, and that are not seen to run, with the time of their last row."""
+    """Processes that left their journal unclosed and are not seen to run, with the time of their last row."""
     found: dict[Owner, float] = {}
     for each in writers:
         owner = each.owner

@@ -1,7 +1,7 @@
 """The oracles: plugins that know whether the owner of a claim lives, where this host cannot see it.
 
-Each oracle is called on a thread of its own, with a time limit. One that raises, that is late, or that answers anything but True,
-False and None, has failed: it cannot tell, and the word of another oracle alone then removes nothing. One that has not returned from an earlier call is not called again until it has.
+Each oracle has its own thread and a time limit, and no new call before the last one returned. One that
+raises, is late, or answers other than True, False or None has failed: another's word alone removes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = 5.0
 
 
 class Oracles:
-    """All oracles of a client. Answers are kept until :meth:`forget`, so that each is asked once about an owner with many claims.
+    """All oracles of a client. Answers are kept until :meth:`forget`, so that each owner is asked about once.
 
     Args:
         implementations: The implementations of the hook.

@@ -1,7 +1,4 @@
-"""The facts of the past: holds, waits that ended without one, what else happened, and what is missing in the journals.
-
-Those of which there may be a million are structs that the garbage collector leaves alone, because its looks at them would take most of the time.
-"""
+"""The facts of the past. Those that may number a million are structs that the garbage collector skips."""
 
 from __future__ import annotations
 
@@ -63,13 +60,13 @@ class PastHold(Struct, frozen=True, gc=False):
         end: How it ended, a key of ``ENDS``.
         reason: Why it ended, as the event says.
         began_boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``began``.
-        until_boottime: Seconds of CLOCK_BOOTTIME until which the holder was certain to hold; None if that is not known.
-        idle: Seconds for which a GPU was reported to be idle while it was held; it may have been idle for longer.
-        ttl: Seconds that the store kept the claim without renewal, at its grant; None if the journals do not say.
-        latest: Seconds since the epoch, by the clock of the holder's host, at which a hold without an end was over at the latest, because it
-            reached its max_hold, was evicted or dropped a ttl before, or its client was closed; None if nothing says so.
+        until_boottime: Seconds of CLOCK_BOOTTIME until which the holder was certain to hold; None if unknown.
+        idle: Seconds for which a GPU was reported idle while it was held; it may have been idle for longer.
+        ttl: Seconds that the store kept the claim without renewal, at its grant; None if not in the journals.
+        latest: Seconds since the epoch, by the clock of the holder's host, by which a hold without an end was
+            over: its max_hold, a ttl after an eviction or a drop, or its client's end; None if unknown.
         latest_elsewhere: The same by the clock of another host, from which it was evicted.
-        told: Seconds since the epoch at which the end was written. That may be long after ``ended``, if the wall clock was set meanwhile.
+        told: Seconds since the epoch at which the end was written; long after ``ended`` if the clock was set.
     """
 
     key: StoreKey
@@ -98,7 +95,7 @@ class PastStep(Struct, frozen=True, gc=False):
     """One step that a guarded resource has accepted or refused.
 
     Attributes:
-        resource: The resource, as messages name it; with the host if another host has another one of this name.
+        resource: The resource, as messages name it; with its host if two hosts have one of this name.
         kind: ``opened`` (the fence was registered), ``written`` or ``refused`` (the fence was stale).
         at: Seconds since the epoch at which its answer was read.
         boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``at``.
@@ -146,7 +143,7 @@ class Happening(Struct, frozen=True, gc=False):
         at: Seconds since the epoch.
         owner: The process that reported it.
         priority: P0, P1 or P2 for an alert; else empty.
-        text: What the event says beside its kind: a reason, a message, or how a cleanup ended.
+        text: The rest of the event beside its kind: a reason, a message, or how a cleanup ended.
     """
 
     key: StoreKey
@@ -183,9 +180,9 @@ class Gaps(NamedTuple):
     Attributes:
         torn: Contents that could not be read.
         missed: Events that did not reach the journal, as it says itself.
-        absent: Contents that were written, by their numbers, and are in no file. Those before the first line of a writer that there is do not
-            count if that line is at least a day older than what was asked for.
-        unended: Processes that have ended, or cannot be seen from here, without having closed their journal: their last events may be missing.
+        absent: Lines that were written, by their numbers, and are in no file. Lines before a writer's first
+            one do not count if that is at least a day older than the requested time.
+        unended: Processes that ended, or cannot be seen, with their journal open: last events may be missing.
         unheard: Holders that others met, and of which there is no journal, or none of this claim, in words.
         unreadable: Files that could not be read, or do not exist.
     """
@@ -209,7 +206,7 @@ class History(NamedTuple):
         files: The files that were read.
         resized: The changes of capacity of each resized lock.
         unbegun: Holds whose end is in the journals, and whose beginning is not.
-        steps: What guarded resources accepted and refused. Of earlier times than were asked for, the highest fence of each resource.
+        steps: Steps that guarded resources accepted and refused; of earlier times, each one's highest fence.
     """
 
     holds: tuple[PastHold, ...] = ()
@@ -223,7 +220,7 @@ class History(NamedTuple):
     steps: tuple[PastStep, ...] = ()
 
     def only(self, store: str | None, namespace: str | None) -> History:
-        """The past of one store, one namespace, or both. What is missing stays, because nobody can know of which store it was.
+        """The past of one store, one namespace, or both. All gaps stay: their store is unknown.
 
         Args:
             store: The store, as ``StoreKey.store`` has it; None for all.

@@ -1,7 +1,4 @@
-"""The periods of regular jobs, as the alert rules of the configuration state them: one source for lockkit's alerts and for Prometheus.
-
-With them the locks whose last hold is kept in the store.
-"""
+"""The periods of regular jobs, from the alert rules, and the locks whose last hold is kept in the store."""
 
 from __future__ import annotations
 
@@ -18,10 +15,9 @@ __all__ = ["periods_of", "watched"]
 
 
 def periods_of(config: Config) -> dict[str, float]:
-    """The locks of regular jobs, each with the shortest period in seconds that a rule of missed runs has for it.
+    """The locks of regular jobs, each with the shortest period in seconds that a rule of missed runs has.
 
-    A rule that is switched off counts, because Prometheus may be the one that tells. What is no period is left out; ``lockkit config check``
-    says so.
+    A disabled rule counts, because Prometheus may alert. ``lockkit config check`` reports invalid periods.
     """
     found: dict[str, float] = {}
     for name, table in config.alerts.get("rules", {}).items():
@@ -40,7 +36,7 @@ def periods_of(config: Config) -> dict[str, float]:
 
 
 def watched(config: Config) -> frozenset[str]:
-    """The locks whose last hold is kept: those with a period, and those that ``metrics.names`` names without ``*``, ``?`` and ``[``."""
+    """Locks whose last hold is kept: those with a period, and names without ``*?[`` in ``metrics.names``."""
     return frozenset(
         (*periods_of(config), *(name for name in config.metrics_names if not set("*?[") & set(name)))
     )

@@ -1,10 +1,10 @@
 """Recovery: find claims whose owner is gone, and what else was left behind, and remove exactly what was seen.
 
-:func:`recover` looks once; :class:`Recoverer` goes on, for servers. Several recoverers of one namespace elect one by a lockkit lock; each of
-them removes what its own host proves to be dead, because no other host may be able to.
-What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action is written to a journal before it begins,
-and names its claim by the claim id, so that it never hits another one. Each removal or eviction, except that of a dead recoverer, looks at
-the claim once more just before, and counts for ``recover_limit``; so does each fix of a check of its own.
+:func:`recover` looks once; :class:`Recoverer` goes on, for servers. Recoverers of a namespace elect one by a
+lock; each removes what its own host proves dead, because no other host may be able to. The decisions are made
+in :mod:`lockkit.observe.decisions`, from facts alone. Each action is journalled before it starts, and hits
+only the claim of its claim id. Each removal or eviction, except of a dead recoverer, looks at the claim again
+just before, and counts for ``recover_limit``; so does each fix of a check of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOCK = RECOVERER
 """The lock by which recoverers elect one of them; its record has the times of their actions."""
 _TTL = 30.0
 _BETWEEN = 10.0
-"""Seconds between the two looks at a claim that is not renewed. A holder whose store has just come back renews within a few."""
+"""Seconds between the two looks at an unrenewed claim; a holder whose store is back renews within a few."""
 
 
 class Result(NamedTuple):
@@ -47,9 +47,8 @@ class Result(NamedTuple):
 
     case: Case
     outcome: str = ""
-    """``removed``, ``evicted`` or ``resolved``; ``changed`` (the claim was no longer as seen, and was left alone); ``absent`` (the claim had
-    gone by itself); ``limited`` (``recover_limit`` was reached); the word of a check of its own; empty if there was nothing to do, or if this
-    was a dry run."""
+    """``removed``, ``evicted`` or ``resolved``; ``changed`` (the claim was not as seen, and was left alone);
+    ``absent`` (already gone); ``limited`` (by ``recover_limit``); a check's own word; empty if none acted."""
 
 
 class Round(NamedTuple):
@@ -71,7 +70,7 @@ class Round(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether every lock was read, and nothing is left that recovery may do. What a person should look at does not count."""
+        """Whether every lock was read and recovery has nothing left to do, apart from cases for a person."""
         return not self.open and not self.unread
 
 
@@ -82,8 +81,8 @@ def recover(client: Client, *, act: bool = False, between: float = _BETWEEN) -> 
     """Look once, and with ``act`` do what may be done.
 
     Args:
-        client: The client of the store and namespace. Its plugins are asked as oracles.
-        act: Whether to act. Without it nothing is changed, and nobody is told.
+        client: The client of the store and namespace, whose plugins are asked as oracles.
+        act: Whether to act. Without it nothing is changed, and nobody is notified.
         between: Seconds between the two looks at a claim that is not renewed, or at a quarantined card.
 
     Raises:
@@ -94,7 +93,7 @@ def recover(client: Client, *, act: bool = False, between: float = _BETWEEN) -> 
 
 
 class Recoverer:
-    """A recoverer that goes on looking.
+    """A recoverer that looks repeatedly.
 
     Args:
         client: The client of the store and namespace.
@@ -120,7 +119,7 @@ class Recoverer:
         self._stop.set()
 
     def run(self, every: float = 30.0, seen: Callable[[Round], None] = lambda _: None) -> None:
-        """Look again and again until :meth:`stop` is called. A look that fails, by whatever error, is logged, and the next one follows.
+        """Look repeatedly until :meth:`stop` is called. A failed look, by any error, is logged and retried.
 
         Args:
             every: Seconds between two looks.
@@ -136,7 +135,7 @@ class Recoverer:
             self._resign()
 
     def _survived(self) -> Round | None:
-        """One look that stays elected; None if it failed, which is logged: a record that anybody may have written must not end recovery."""
+        """One look that stays elected; None if it failed, which is logged: no odd record may end recovery."""
         try:
             return self.once(keep=True)
         except LockkitError as error:
@@ -146,7 +145,7 @@ class Recoverer:
         return None
 
     def once(self, *, keep: bool = False) -> Round:
-        """Look once, and act if this recoverer acts: on what is proved to be dead in any case, on all else if it is the elected one.
+        """Look once, and act if this recoverer acts: always on proven deaths, on all else only if elected.
 
         Args:
             keep: Whether to stay elected afterwards.
@@ -183,14 +182,14 @@ class Recoverer:
         return CheckContext(self._client, tiers, self._oracles, besides=STANDING)
 
     def _wait_between_looks(self, mine: Sequence[Case]) -> None:
-        """Wait between the two looks: a missing heartbeat may arrive, because the store may just have come back, and a card may show its fault again."""
+        """Wait between the looks: a store just back may get heartbeats, a card may show its fault again."""
         if any(case.action == "evict" or case.again is not None for case in mine):
             self._stop.wait(self._between)
 
     # -- acting
 
     def _elect(self) -> str:
-        """Become the recoverer that acts. Returns nothing, or the owner of the claim in the way if another one has been elected."""
+        """Become the recoverer that acts: empty if elected, else the owner of the claim that prevented it."""
         if self._lease is not None and self._lease.valid():
             return ""
         self._lease = None
@@ -205,7 +204,7 @@ class Recoverer:
         return ""
 
     def _remove_the_dead(self) -> bool:
-        """Remove recoverers that are proved to be dead from the lock by which they were elected; False if there is none."""
+        """Remove dead recoverers from the election lock; False if there are none."""
         look, info = self._look(), self._client.inspect(LOCK)
         found = [case for claim in info.claims if (case := look.case(claim, info.read_at)) is not None]
         dead = [case for case in found if case.action == "remove"]
@@ -219,7 +218,7 @@ class Recoverer:
             lease.release()
 
     def _settle(self, look: CheckContext, case: Case) -> Result:
-        """Act on one case if it is still as it was seen, and tell of it."""
+        """Act on one case if it is still as it was seen, and send its event."""
         if case.action not in _ACTS:
             self._tell(case)
             return Result(case)
@@ -272,7 +271,7 @@ class Recoverer:
         return _OUTCOMES[done.outcome]
 
     def _count(self) -> bool:
-        """Count one more action in the record that all recoverers share; False if the hour has had enough of them.
+        """Count an action in the record that all recoverers share; False if the hour's limit is reached.
 
         An action may count twice if the store does not answer.
 
@@ -294,10 +293,10 @@ class Recoverer:
             self._told.discard(_LIMITED)
         return allowed[-1]
 
-    # -- telling
+    # -- sending
 
     def _tell(self, case: Case) -> None:
-        """Tell of a case that a person should look at, once for each claim and age. Other checks tell of their own cases."""
+        """Send a case's event for a person, once for each claim and age. Other checks report their own."""
         kind = _TOLD_AS.get(case.kind)
         if kind is None or (key := (case.claim_id, case.kind, case.tier)) in self._told:
             return

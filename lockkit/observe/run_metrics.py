@@ -1,7 +1,6 @@
 """The metrics of one ``lockkit run``, for a textfile: nobody could scrape a process that may last a second.
 
-The file of the run before is read again for what only it knows: when the command last succeeded and failed, and how it ended. So a run
-that goes on, or that did not get its lock, does not make that unknown.
+The previous run's file supplies the last success, failure and end, which a run in progress must not hide.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _KEPT = (
     "lockkit_run_last_success_timestamp_seconds",
     "lockkit_run_last_failure_timestamp_seconds",
 )
-"""The metrics that speak of the last run that has ended, which may be an earlier one."""
+"""The metrics of the last run that has ended, which may be an earlier one."""
 
 
 class _State(NamedTuple):
-    """The course of the run so far. Times are in seconds since 1970, ``acquired_after`` and ``held_after`` in seconds since the start."""
+    """The course of a run, in seconds since 1970; ``acquired_after``, ``held_after`` count from its start."""
 
     names: tuple[str, ...]
     labels: LockLabels | None = None
@@ -43,10 +42,10 @@ class _State(NamedTuple):
 
 
 class RunMetrics:
-    """Collects what happens to one run. One thread tells; any thread may ask for the samples.
+    """Collects what happens to one run. One thread reports; any thread may ask for the samples.
 
-    A run has succeeded if it got its lock and ``lockkit run`` ends with 0, and failed if that ends with another code. One that got no lock and
-    ends with 0 all the same (``-E 0``) has done neither.
+    A run has succeeded if it got its lock and ``lockkit run`` ends with 0, and failed if that ends with
+    another code. A run that got no lock and still ends with 0 (``-E 0``) has done neither.
 
     Args:
         run: The value of the label ``run``, which keeps the files of several jobs apart.
@@ -70,11 +69,11 @@ class RunMetrics:
         self._state = _State(tuple(names))
 
     def labelled(self, labels: LockLabels) -> None:
-        """Learn the labels of locks. Until then those of the older file are used, because a broken configuration must not rename a job."""
+        """Learn the labels; until then the older file's count, lest a bad configuration rename a job."""
         self._state = self._state._replace(labels=labels)
 
     def named(self, name: str) -> None:
-        """Learn what is asked for, where only the configuration tells it."""
+        """Learn the name of the lock, if only the configuration has it."""
         self._state = self._state._replace(names=(name,))
 
     def acquired(self, names: Sequence[str] = ()) -> None:
@@ -103,7 +102,7 @@ class RunMetrics:
         """The metrics now.
 
         Args:
-            before: What the file of an earlier run says, as from :func:`earlier`.
+            before: The samples of an earlier run's file, as from :func:`earlier`.
         """
         state = self._state
         found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
@@ -152,7 +151,7 @@ class RunMetrics:
 
 
 def earlier(path: Path) -> Samples:
-    """The samples in a file that an earlier run has written; none if there is no such file, or it is not one of ours.
+    """The samples in the file of an earlier run; none if there is no such file, or it is not one of ours.
 
     Raises:
         OSError: There is one that cannot be read.

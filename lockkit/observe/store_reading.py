@@ -1,4 +1,4 @@
-"""One reading of a store for the exporter: every queue once, judged as recovery judges it, summed up by the labels of the configuration."""
+"""One reading of a store for the exporter: each queue once, judged as in recovery, and summed up by label."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Reading:
 
 
 class LastHeld:
-    """When each lock of a configuration was last held, as far as an exporter knows: it saw it, or a holder has left it in the store.
+    """When each configured lock was last held, as seen by the exporter or left by a holder in the store.
 
     Of a lock that was held neither way, the time of the exporter's first look.
 
@@ -76,7 +76,7 @@ class LastHeld:
             self._known[lock] = max(at, self._known.get(lock, at))
 
     def read(self, client: Client, until: float) -> bool:
-        """Read what holders have left, one request for each name; True if some could not be read, or there was no time left."""
+        """Read what holders left, a request a name; True if some was unreadable, or the time ran out."""
         for name in self._names:
             if time.monotonic() >= until:
                 return True
@@ -115,7 +115,7 @@ def read_store(client: Client, label: LockLabels, last_held: LastHeld, most: int
         names = client.names()
         reading.set("lockkit_store_up", (), 1)
         reading.set("lockkit_drained", (), _drained(client))
-        for pattern in label.patterns:  # so that a graph of a lock that nobody uses is at 0, and does not end
+        for pattern in label.patterns:  # so that the graph of an unused lock is at 0, and does not end
             for metric in ("lockkit_locks", "lockkit_holders", "lockkit_waiters"):
                 reading.set(metric, (pattern,), 0)
         for at, name in enumerate(names):
@@ -192,7 +192,7 @@ def _judge(reading: Reading, look: CheckContext, lock: str, info: LockInfo) -> N
 
 
 def largest_only(reading: Reading) -> None:
-    """Keep only the longest of the waits that name their owners, and the most frequent versions: nothing else bounds their number."""
+    """Keep the longest waits that name their owners, and the commonest versions: nothing else bounds them."""
     blocked = [key for key in reading.values if key[0] == "lockkit_blocked_seconds"]
     for key in _but_largest(reading, blocked, _BLOCKED):
         del reading.values[key]

@@ -1,8 +1,8 @@
-"""The survivors of an owner: processes that a ``lockkit run`` or a task started, and that work on although the ``run``, or the task's process, was killed.
+"""The survivors of an owner: processes that work on after their ``lockkit run`` or task process was killed.
 
-Each of them has inherited LOCKKIT_HELD, which names the claims by claim id. A process that was started by hand, that has dropped or
-overwritten its environment (``setproctitle`` does), or that was forked without a new program, is not found: on the embedded store the pulse keeps its lock all the
-same; elsewhere its lock lapses after the ttl.
+Survivors have inherited LOCKKIT_HELD, which names the claims by claim id. A process is not found if it was
+started by hand, dropped or overwrote its environment (``setproctitle`` does), or was forked without a new
+program: on the embedded store the pulse keeps its lock all the same; elsewhere its lock lapses after the ttl.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOKS, _PAUSE = 250, 0.002
 
 
 def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
-    """The processes of this host that were started under a claim and still run, as far as this user may look at them.
+    """Processes of this host that were started under a claim and still run, as far as this user may look.
 
     Args:
         claim_id: The claim.
@@ -34,7 +34,7 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
     """
     found = []
     seen = {os.getpid(), besides}
-    # A process that was forked during a pass, perhaps by one that ended before its turn, is looked at in the next.
+    # The next pass finds a process forked during this one, perhaps by one that ended before its turn.
     for _ in range(_PASSES):
         new = [pid for pid in _pids() if pid not in seen]
         seen.update(new)
@@ -50,8 +50,7 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
 def _environ(pid: int) -> bytes:
     """The environment of a process; empty if it has ended, or belongs to another user.
 
-    A process that begins another program (execve(2)) has none for a moment, which takes long on a busy host, and what was read while it
-    began may be cut off: both are looked at again.
+    During an execve(2), perhaps long on a busy host, it is empty or cut off: both are looked at again.
     """
     environ = b""
     for _ in range(_LOOKS):
@@ -60,7 +59,7 @@ def _environ(pid: int) -> bytes:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             break
-        # The fields of proc_pid_stat(5). The address of the code is the last that execve(2) sets: until then any environment looks empty.
+        # proc_pid_stat(5): execve(2) sets the address of the code last; until then environments look empty.
         state, parent, code, start, end = fields[0], *(int(fields[at]) for at in (1, 23, 47, 48))
         if (code and len(environ) == end - start) or state in b"ZXx" or _KERNEL in (pid, parent):
             break

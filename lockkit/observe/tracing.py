@@ -1,9 +1,9 @@
-"""Traces and metrics for OpenTelemetry, if the program has it (``opentelemetry-api``): a span for each hold, and the metrics of the same list.
+"""Traces and metrics for OpenTelemetry (``opentelemetry-api``): a span for each hold, and the usual metrics.
 
     client = lockkit.connect(plugins=[lockkit.observe.tracing.Tracing()])
 
-A plugin hears of a hold after the fact, on a thread of its own, so no acquire or release waits for an exporter. So a span has no parent among
-the program's spans; it has the claim id, which the program's own spans may carry, too (``lease.claim_id``).
+A plugin hears of a hold afterwards, on its own thread, so no acquire or release waits for an exporter. So a
+span has no parent among the program's spans; those may carry its claim id, too (``lease.claim_id``).
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ _MARKS = ("lost", "max_hold", "renewal_failed", "emergency", "evicted", "release
 
 
 class Tracing:
-    """A plugin that makes a span of each hold, with its wait, its hold and each layer of its release as children, and keeps metrics.
+    """A plugin that keeps metrics and makes a span of each hold; wait, hold and release layers are children.
 
     Args:
         tracer_provider: The provider of the tracer; None for the global one.
         meter_provider: The provider of the meter; None for the global one.
-        names: The locks that have a value of their own in the attribute ``lock`` of metrics; None for ``metrics.names`` of the clients'
-            configuration. Spans always have the name of their lock.
+        names: Locks with their own label ``lock`` in metrics; None: ``metrics.names``. Spans name all locks.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ def _ns(seconds: float) -> int:
 
 
 class _Instruments:
-    """The instruments of one meter. A Prometheus exporter of OpenTelemetry gives them the names of the list."""
+    """The instruments of one meter. OpenTelemetry's Prometheus exporter gives them the names of the list."""
 
     measuring: Measuring
 

@@ -14,8 +14,8 @@ class LockUse(NamedTuple):
 
     Attributes:
         card: The UUID of the GPU behind the lock; None for another lock.
-        holds: Holds of which a part lies in the period.
-        open: Holds among them whose end is not known, because their process ended without telling; their time does not count.
+        holds: Holds with a part in the period.
+        open: Holds among them without a known end: their process ended silently; their time does not count.
         held: Seconds of all holds together.
         idle: Seconds for which a GPU was reported idle while it was held. It may have been idle for longer.
         waited: Seconds of all waits, also those in vain.
@@ -35,7 +35,7 @@ class LockUse(NamedTuple):
 
 
 def uses(history: History, since: float, until: float) -> list[LockUse]:
-    """Add up a period. Only those parts of holds and waits count that lie in it; a hold that stands counts until its end.
+    """Add up a period. Only the parts within it count; a hold that goes on counts to the period's end.
 
     Args:
         history: The past.

@@ -1,7 +1,7 @@
 """The metrics of forked workers, also where one of them has left a file that cannot be read.
 
-A worker that ends by ``os._exit``, or is killed, just when ``prometheus_client`` makes a file leaves an empty one, and then its
-``MultiProcessCollector`` raises at each scrape, for all workers::
+A worker that ends by ``os._exit``, or is killed, just when ``prometheus_client`` makes a file leaves an empty
+one. Then its ``MultiProcessCollector`` raises at each scrape, for all workers::
 
     registry = CollectorRegistry()
     lockkit.observe.workers.WorkerCollector(registry)
@@ -32,11 +32,11 @@ _read_all: Any = MmapedDict.read_all_values_from_file
 _FILE = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_([0-9]{1,9})\.db")
 """The name of a file of prometheus_client, with the process that made it."""
 _OLD = 10.0
-"""Seconds after which an empty file counts as left behind: a process that has just made one gives it a size within microseconds."""
+"""Seconds after which an empty file counts as left behind: a live process fills one within microseconds."""
 
 
 class WorkerCollector(MultiProcessCollector):
-    """``prometheus_client.multiprocess.MultiProcessCollector``, but files that cannot be read are left out and counted.
+    """``prometheus_client``'s ``MultiProcessCollector``, but unreadable files are left out and counted.
 
     Args:
         registry: The registry of the scrape.
@@ -59,7 +59,7 @@ class WorkerCollector(MultiProcessCollector):
 def remove_empty(folder: str | os.PathLike[str]) -> int:
     """Remove the empty files that ended processes have left behind, and return how many there were.
 
-    A file that is not empty stays, however damaged: it may have counts. So does one of a process that runs, or that is not old enough.
+    Damaged files with contents stay: they may have counts. So do files of live processes, and recent ones.
     """
     removed = 0
     for path in Path(folder).glob("*.db"):
