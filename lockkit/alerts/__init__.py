@@ -1,1 +1,1 @@
-"""Alerts: rules over events and stores, their grouping, escalation and silences, and the delivery of notifications."""
+"""Alerts: rules over events and stores, grouping, escalation and silences, and delivery of notifications."""

@@ -1,7 +1,4 @@
-"""The tables ``[alerts.channels.NAME]`` of the configuration, and the secrets that they refer to.
-
-A channel is a way to people: a chat room, a mailbox, a pager. :mod:`lockkit.alerts.delivery` delivers to them.
-"""
+"""The tables ``[alerts.channels.NAME]`` and their secrets. A channel is a way to people, such as e-mail."""
 
 from __future__ import annotations
 
@@ -24,7 +21,8 @@ TYPES: Mapping[str, str] = {
     "apprise": "Any URL of apprise: e-mail, Slack, a webhook and a hundred others. Needs the extra `alerts`.",
     "pagerduty": "PagerDuty, Events API v2. An incident is resolved with its alerts.",
     "alertmanager": "An Alertmanager, API v2. An alert is resolved there as soon as it is here.",
-    "dingtalk": "A custom robot of DingTalk. Unlike apprise it looks at DingTalk's answer, so a refused message is sent again.",
+    "dingtalk": "A custom robot of DingTalk. "
+    "Unlike apprise it looks at DingTalk's answer, so a refused message is sent again.",
 }
 """Every type of channel, with its meaning."""
 _SEVERITIES: tuple[Severity, ...] = ("P0", "P1", "P2")
@@ -51,7 +49,8 @@ KEYS: tuple[ChannelKey, ...] = (
     ChannelKey(
         "key",
         "none",
-        "The secret of the service, as `env:` or `file:`: the routing key of `pagerduty`, the access token of `dingtalk`, a bearer token for `alertmanager`.",
+        "The secret of the service, as `env:` or `file:`: the routing key of `pagerduty`, "
+        "the access token of `dingtalk`, a bearer token for `alertmanager`.",
     ),
     ChannelKey("sign", "none", "`dingtalk`: the secret by which messages are signed, as `env:` or `file:`."),
     ChannelKey("severities", '`["P0", "P1", "P2"]`', "The severities of the alerts that the channel is for."),
@@ -60,7 +59,8 @@ KEYS: tuple[ChannelKey, ...] = (
     ChannelKey(
         "timeout",
         '`"10s"`',
-        "The time that each step of an attempt may take. An attempt is given up after three times as long and 5 s.",
+        "The time that each step of an attempt may take. "
+        "An attempt is given up after three times as long and 5 s.",
     ),
     ChannelKey("format", "what the service takes", '`apprise`: `"text"`, `"markdown"` or `"html"`.'),
     ChannelKey(
@@ -109,7 +109,7 @@ def channel(name: str, table: Mapping[str, object]) -> Channel:
     """Read the table of a channel.
 
     Raises:
-        ConfigError: A key is unknown or missing, or a value is not allowed. The values of url, key and sign are never shown.
+        ConfigError: A key is unknown or missing, or a value not allowed. No url, key or sign is shown.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
         raise ConfigError(
@@ -134,12 +134,12 @@ def channel(name: str, table: Mapping[str, object]) -> Channel:
 
 
 def secret(reference: str, environ: Mapping[str, str] | None = None) -> str:
-    """The text that a reference names: ``env:VARIABLE``, ``file:/path`` without blanks at its ends, or the reference itself.
+    """The text that a reference names: ``env:VARIABLE``, ``file:/path`` (stripped), or the reference itself.
 
     A file is read each time, so that a new secret is used without a restart.
 
     Raises:
-        ConfigError: The variable is not set, or the file cannot be read, is empty or larger than 64 KiB, or everybody may write to it.
+        ConfigError: The variable is unset, or the file unreadable, empty, over 64 KiB, or world-writable.
     """
     if reference.startswith("env:"):
         variable = reference.removeprefix("env:")

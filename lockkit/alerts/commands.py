@@ -1,7 +1,6 @@
 """Commands in alerts: shown to be pasted into a shell, so each is exact, or it is not shown.
 
-Names come from other users. A name is one word of the command, quoted so that neither a shell nor a markup (Markdown, HTML, Slack's
-mentions) finds anything in it.
+Names come from other users, so each is one word, quoted for any shell and markup (Markdown, HTML, Slack's).
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from lockkit.config.suggesting import quoted
 __all__ = ["command_of", "in_markdown", "shown"]
 
 _LONGEST = 500
-"""Characters of a command that are shown; a longer one is left out, because a part of a command is another command."""
+"""The most characters of a command; a longer one is not shown, because part of a command is another one."""
 _WORD = re.compile(r"\{(\w+)\}")
 _MARKUP = "`<>&"
-"""The characters that a markup may change, also within code: Slack reads ``&lt;`` and ``<!channel>`` there."""
+"""Characters that a markup may change, even within code: Slack reads ``&lt;`` and ``<!channel>`` there."""
 
 
 def command_of(template: str, words: Mapping[str, str]) -> str:
-    """The command of a rule with the words in braces filled in, ready for bash; empty if that is not possible.
+    """A rule's command with the words in braces filled in, ready for bash; empty if that is impossible.
 
     Args:
         template: The command, as the rule has it.

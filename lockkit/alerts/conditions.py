@@ -1,4 +1,4 @@
-"""The conditions of rules: from happenings, looks and earlier counts they find what is the matter now. Pure."""
+"""The conditions of rules: from happenings, looks and earlier counts to the current problems. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lockkit.values import durations
 __all__ = ["MOST", "Found", "Matter", "count", "find", "fingerprint", "jobs"]
 
 MOST = 500
-"""Subjects of one rule that are told apart; all further ones are one alert together."""
+"""The most subjects of one rule with their own alerts; all further ones share one alert."""
 OTHERS = {"others": "all beyond the first 500"}
 """The labels of that one alert."""
 _MOMENTS = 128
-"""The most moments of a window that are kept. If there are more, every two neighbours become one, at the later of their times."""
+"""The most moments kept in a window. Beyond it, neighbours merge in pairs, at the later of their times."""
 _WORD = re.compile(r"\{(\w+)\}")
 """A word in braces in a text of a rule. One that is not known becomes `?`."""
 _HELD_BY = ("event.acquired", "event.released")
@@ -56,8 +56,8 @@ class Found(NamedTuple):
     """The findings of a rule.
 
     Attributes:
-        matters: What is the matter, by fingerprint.
-        unread: The locks of which nothing is known: what was seen in them before may still be true. None if that goes for everything.
+        matters: The current problems, by fingerprint.
+        unread: Locks of unknown state: earlier findings about them may still be true. None: all locks.
     """
 
     matters: Mapping[str, Matter]
@@ -139,13 +139,13 @@ def _expire(rules: Mapping[str, Condition], state: State, now: float) -> None:
 def find(
     name: str, rule: Condition, state: State, look: Look | None, now: float, labels: Mapping[str, str]
 ) -> Found:
-    """Find what is the matter by a rule.
+    """Find the current problems by a rule.
 
     Args:
         name: The name of the rule.
         rule: The rule.
         state: The windows and held locks, as :func:`count` leaves them.
-        look: What a look has just shown; None if there was none.
+        look: The findings of a look just now; None if there was none.
         now: The time.
         labels: The labels of everything that this engine sees.
     """
@@ -206,7 +206,7 @@ def _seen(name: str, rule: Rule, subjects: Sequence[Subject], labels: Mapping[st
 def _missed(
     name: str, rule: Missed, state: State, look: Look | None, now: float, labels: Mapping[str, str]
 ) -> Found:
-    """The jobs that did not run. A lock of which nothing is known counts as held just now, such as when the rule is new."""
+    """The jobs that did not run. A lock of unknown past counts as just held, such as when the rule is new."""
     for lock in rule.periods:
         last = None if look is None else look.last.get(lock)
         if look is not None and lock in look.held:

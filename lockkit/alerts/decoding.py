@@ -37,7 +37,7 @@ PLACEHOLDERS = (
     "value",
     "period",
 )
-"""The words that may stand in braces in the text and the command of a rule."""
+"""The words allowed in braces in the text and the command of a rule."""
 TAGS = ("count", "share", "seen", "missed")
 _KINDS: Mapping[str, type[Condition]] = dict(zip(TAGS, (Count, Share, Seen, Missed), strict=True))
 _LEAST = 1.0
@@ -50,7 +50,7 @@ def decode(
     tables: Mapping[str, Mapping[str, object]],
     sources: Mapping[str, str] | None = None,
 ) -> dict[str, Condition]:
-    """The rules that are in force, by name: the shipped ones with the changes of the configuration, and its own. Silenced ones are left out.
+    """The rules in force, by name: shipped ones as configured, and own ones; without disabled ones.
 
     Args:
         shipped: The shipped rules.
@@ -58,7 +58,7 @@ def decode(
         sources: The file of each key, as :attr:`lockkit.config.Config.sources`, for errors.
 
     Raises:
-        ConfigError: A table is not right. The message names the file, the rule, the key, and what is allowed.
+        ConfigError: A table is wrong. The message names the file, the rule, the key, and what is allowed.
     """
     rules, problems = judged(shipped, tables, sources)
     if problems:
@@ -71,13 +71,16 @@ def judged(
     tables: Mapping[str, Mapping[str, object]],
     sources: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Condition], list[ConfigError]]:
-    """The rules that can be read, silenced ones among them, and everything that is wrong. The arguments are those of :func:`decode`."""
+    """All readable rules, disabled ones too, and all errors. The arguments are those of :func:`decode`."""
     rules, problems = dict(shipped), list[ConfigError]()
     if len(tables) > _MOST_RULES:
         told = f"there are {len(tables)} tables [alerts.rules.NAME]; at most {_MOST_RULES} are allowed"
         return rules, [ConfigError(told)]
     for name, table in tables.items():
-        where = f"{(sources or {}).get(f'alerts.rules.{name}', 'configuration')}: [alerts.rules.{redact_name(name)}]"
+        where = (
+            f"{(sources or {}).get(f'alerts.rules.{name}', 'configuration')}: "
+            f"[alerts.rules.{redact_name(name)}]"
+        )
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
             problems.append(
                 ConfigError(f"{where}: a rule's name has letters, digits, '_' and '-', at most 64")
@@ -95,7 +98,10 @@ def judged(
                 problems.append(ConfigError(told, hint=meant(other, rules) or "see: lockkit alerts rules"))
     for name in _circular(rules):
         where = (sources or {}).get(f"alerts.rules.{name}", "configuration")
-        told = f"{where}: [alerts.rules.{redact_name(name)}] inhibits: it inhibits itself, alone or through others, and would never be told"
+        told = (
+            f"{where}: [alerts.rules.{redact_name(name)}] inhibits: "
+            "it inhibits itself, alone or through others, and would never be told"
+        )
         problems.append(
             ConfigError(told, hint="take out the rule itself, or one of those that inhibit each other")
         )
@@ -120,7 +126,7 @@ def _circular(rules: Mapping[str, Condition]) -> list[str]:
 def _decoded(
     where: str, table: Mapping[str, object], known: Condition | None, shipped: Mapping[str, Condition]
 ) -> Condition:
-    """One rule, from what is known of it and its table."""
+    """One rule, from its known part and its table."""
     given = dict(table)
     tag = given.pop("when", None if known is None else known.__struct_config__.tag)
     kind = _KINDS.get(tag) if isinstance(tag, str) else None

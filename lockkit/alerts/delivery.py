@@ -1,8 +1,8 @@
-"""Deliveries: one thread for each channel, which hands what waits in its outbox to a sink.
+"""Deliveries: one thread for each channel, which hands its outbox to a sink.
 
-:meth:`Delivery.put` writes the notification to the spool and returns. So it never waits for a service, and what it took survives the process.
-A sink that hangs delays its own channel only. Each attempt has a thread of its own, which is given up after some time: a service that answers a byte
-now and then keeps it for as long as it likes, because the libraries of most services limit only the wait for the next byte.
+:meth:`Delivery.put` writes the notification to the spool and returns: it never waits for a service, and the
+notification survives the process. A sink that hangs delays its own channel only. Each attempt has its own
+thread, which is given up after some time: most client libraries limit only the wait for the next byte.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("lockkit.alerts")
 _ALL: tuple[Severity, ...] = ("P0", "P1", "P2")
 _LONGEST = 60.0
 _MOST_BEHIND = 4
-"""Attempts of a channel that were given up and have not ended; with as many, no further one begins."""
+"""The most attempts of a channel that were given up and have not ended; beyond, none is started."""
 
 
 class State(NamedTuple):
@@ -37,10 +37,10 @@ class State(NamedTuple):
     Attributes:
         channel: The name.
         waiting: The notifications that wait.
-        set_aside: The number of them that the service objected to, while others go on.
+        set_aside: The number of them that the service objected to, while others are sent.
         failures: The failures since the last success.
-        last_error: The reason of the last failure, without secrets; empty after a success that leaves nothing set aside.
-        counts: What has been done.
+        last_error: The last failure's reason, without secrets; empty after a success with none set aside.
+        counts: The deliveries so far.
     """
 
     channel: str
@@ -52,10 +52,10 @@ class State(NamedTuple):
 
 
 class Delivery:
-    """The thread of a channel, and what it has to deliver. Thread-safe. Make it after a fork, not before.
+    """The thread of a channel, and what it has to deliver. Thread-safe. Create it after a fork, not before.
 
-    The sink may have two attributes: ``keeps_state``, true if the service keeps the state of each group, so that a later notification replaces an
-    earlier one; and ``secrets``, texts that are hidden in errors.
+    The sink may have two attributes: ``keeps_state``, true if the service keeps the state of each group, so
+    that a later notification replaces an earlier one; and ``secrets``, texts that are hidden in errors.
 
     Args:
         name: The name of the channel.
@@ -64,7 +64,7 @@ class Delivery:
         severities: The severities of the alerts that the channel is for.
         limits: How much the channel takes.
         space: How much may wait.
-        longest: Seconds after which an attempt is given up. The service may have taken the message then, and gets it again.
+        longest: Seconds after which an attempt is given up and repeated; the service may have taken it.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
     """
@@ -107,8 +107,8 @@ class Delivery:
     def put(self, notification: Notification) -> bool:
         """Take the channel's share of a notification, without waiting for the service.
 
-        Returns True if that will be delivered, or is nothing. False if there is no room, or the delivery is closed; then it is
-        counted as dropped.
+        Returns True if that will be delivered, or is empty; False if there is no room, or the delivery is
+        closed: then it is counted as dropped.
         """
         with self._changed:
             part = share(keyed(notification), self._outbox.told, self.severities)
@@ -132,10 +132,7 @@ class Delivery:
             return self._changed.wait_for(lambda: not len(self._outbox), within)
 
     def close(self, within: float = 2.0) -> int:
-        """Stop. An attempt under way may end within some seconds; no further one begins.
-
-        Returns the number of notifications that wait in the spool for the next process.
-        """
+        """Stop; an attempt under way has ``within`` seconds. Returns the number of those in the spool."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -182,7 +179,7 @@ class Delivery:
 
 
 def attempt(channel: str, sink: Sink, notification: Notification, within: float) -> Outcome:
-    """Call a sink once, on a thread of its own. Returns after some seconds at the latest; nothing is tried again."""
+    """Call a sink once, on a thread of its own, for at most ``within`` seconds. Nothing is retried."""
     began = time.monotonic()
     _, error = _called(channel, sink, notification, within)
     took = time.monotonic() - began
@@ -196,7 +193,7 @@ def attempt(channel: str, sink: Sink, notification: Notification, within: float)
 def _called(
     channel: str, sink: Sink, notification: Notification, within: float
 ) -> tuple[threading.Thread, BaseException | None]:
-    """Call a sink. Returns its thread, and its error: :class:`_NoAnswer` if it has not ended after some seconds, None if it took the notification."""
+    """Call a sink. Returns its thread and its error: None if it succeeded, _NoAnswer if it runs too long."""
     ended: list[BaseException | None] = []
 
     def call() -> None:

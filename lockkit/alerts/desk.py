@@ -1,7 +1,7 @@
-"""The desk: what people see of alerts, and what they decide about them, beside the process that runs the engine.
+"""The desk: alerts as people see them, and people's decisions, outside the process that runs the engine.
 
-The engine's state and the decisions of people are two files in one folder, so that a command or a page can silence and acknowledge while
-the engine runs in another process of the same user. The engine reads the decisions in each of its steps.
+The engine's state and people's decisions are two files in one folder: a command or a page can silence and
+acknowledge while the engine runs in another process of the user. The engine reads the decisions in each step.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Listed(NamedTuple):
 
     Attributes:
         alert: The alert, as a notification has it.
-        state: ``pending`` (its condition is not true for long enough), ``firing``, or ``resolved`` (and not yet told).
+        state: ``pending`` (not true for long enough), ``firing``, or ``resolved`` (its end is not sent yet).
         hidden: ``silenced`` or ``inhibited``; empty if neither.
-        told: Whether a notification has told it.
+        told: Whether a notification has included it.
         silenced_by: The ids of the silences that match.
     """
 
@@ -78,7 +78,7 @@ class Desk:
         folder: The folder of :func:`folder_of`.
         clock: The clock; its wall time is written.
 
-    All methods raise OSError if a file cannot be read or written, and ConfigError if one is of a newer lockkit or damaged.
+    All methods raise OSError if a file cannot be read or written, ConfigError if it is damaged or too new.
     """
 
     def __init__(self, folder: Path, clock: Clock = SYSTEM) -> None:
@@ -132,7 +132,7 @@ class Desk:
         labels: Mapping[str, str] = _NO_LABELS,
         fingerprint: str = "",
     ) -> Silence:
-        """Tell nothing of the alerts that match, from now on for some time. What has been told is still told to be over.
+        """Send nothing about matching alerts for some time. Alerts sent earlier still get their end sent.
 
         Args:
             author: The person who decides so.
@@ -181,7 +181,7 @@ class Desk:
         return found[0] if found else None
 
     def acknowledge(self, fingerprint: str, *, author: str, comment: str = "") -> Member | None:
-        """Say that somebody deals with an alert: it is neither repeated nor escalated any more, until it ends. None if there is no such alert.
+        """Acknowledge an alert: until it ends, it is not repeated or escalated. None if there is none.
 
         Raises:
             ConfigError: An argument is not allowed.
@@ -201,7 +201,7 @@ class Desk:
         return member(fingerprint, one)._replace(acknowledged_by=author)
 
     def take_back(self, fingerprint: str) -> Member | None:
-        """Take back the word that somebody deals with an alert: it is repeated and escalated again. None if nobody had said so."""
+        """Take an acknowledgement back: the alert repeats and escalates again. None if there was none."""
         state, found = self.state() or State(), []
         one = state.alerts.get(fingerprint)
 
@@ -279,7 +279,7 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def set_aside(folder: Path, name: str) -> Path | None:
-    """Rename one of the two files to ``NAME.damaged`` if it is damaged, replacing an earlier one. Returns the new path; None if the file is not damaged.
+    """Rename a damaged file to ``NAME.damaged``, replacing an earlier one; None if it is not damaged.
 
     Raises:
         BlockingIOError: Somebody else writes there now.
@@ -296,7 +296,7 @@ def set_aside(folder: Path, name: str) -> Path | None:
 
 
 def write(path: Path, what: State | Decisions) -> None:
-    """Write a file in one step: a reader finds the old one or the new one, whatever ends this process. Owner-only.
+    """Write a file atomically, for its owner alone: a reader finds the old one or the new one.
 
     Raises:
         OSError: The file could not be written; the old one is unchanged.

@@ -1,7 +1,7 @@
-"""The alert engine: what happened and what was seen go in, notifications come out. Pure: no I/O, and one time for a whole step.
+"""The alert engine: from happenings and looks to notifications. Pure: no I/O, and one time for a whole step.
 
-In each step: count, find what is the matter, begin and end alerts, hide what is inhibited or silenced, escalate what nobody has
-acknowledged, and tell of the groups for which that is due.
+Each step counts, evaluates conditions, starts and ends alerts, hides inhibited and silenced ones, escalates
+those that nobody acknowledged, and notifies about the groups for which that is due.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AHEAD = 1.0
 class Engine:
     """The state of all alerts of one namespace.
 
-    After a start with a state of before, nothing is told for one ``group_wait``, so that a look can first show what is still true.
+    After a restart with earlier state, nothing is sent for one ``group_wait``: a look shows what still holds.
 
     Args:
         rules: The rules in force, by name.
@@ -76,12 +76,12 @@ class Engine:
         look: Look | None = None,
         decisions: Decisions | None = None,
     ) -> list[Notification]:
-        """Take in what is new, and decide what is told now.
+        """Take in the news, and decide which notifications are sent now.
 
         Args:
             now: The time, in seconds of the wall clock.
-            happenings: What happened since the last step.
-            look: What a look at the store has shown since then; None if there was none.
+            happenings: The happenings since the last step.
+            look: The findings of a look at the store since then; None if there was none.
             decisions: The silences and acknowledgements as they are now.
         """
         state, decisions = self.state, decisions or Decisions()
@@ -106,7 +106,7 @@ class Engine:
     # -- time
 
     def _resume(self, now: float) -> None:
-        """Go on from a state of before. The time in which nobody looked does not count for jobs that should have run."""
+        """Continue from an earlier state. Missed runs do not count the time in which no engine looked."""
         gap = max(now - self.state.at, 0.0)
         self._follow_the_clock(now)
         self.state.held = {lock: at + gap for lock, at in self.state.held.items()}
@@ -114,7 +114,7 @@ class Engine:
         self._quiet_until = now + self.timing.group_wait
 
     def _follow_the_clock(self, now: float) -> None:
-        """If the wall clock was put back, move all times back by as much, so that the intervals between them stay the same."""
+        """If the wall clock was set back, move all times back equally, to keep the intervals between them."""
         state = self.state
         by = state.at - now
         if by > _AHEAD:
@@ -139,13 +139,13 @@ class Engine:
     # -- alerts
 
     def _take(self, name: str, rule: Condition, found: Found, now: float) -> None:
-        """Begin, go on with and end the alerts of a rule."""
+        """Start, continue and end the alerts of a rule."""
         alerts = self.state.alerts
         room = _MOST - sum(one.rule == name for one in alerts.values())
         there: dict[str, frozenset[str]] = {}
         for key, matter in found.matters.items():
             room -= key not in alerts
-            # Alerts that were not told yet pile up if few notifications an hour are allowed.
+            # Unsent alerts pile up if few notifications an hour are allowed.
             one = (key, matter) if key in alerts or room >= 0 else self._with_others(name, rule, matter)
             self._go_on(name, rule, *one, now)
             there[one[0]] = there.get(one[0], frozenset()) | matter.locks
@@ -161,7 +161,7 @@ class Engine:
                 gone.resolved = now
             elif gone.fired is None or not happened:
                 del alerts[key]
-            # An event is told, however long its notification was put off; a state that a look showed is told only if it lasts.
+            # A late event is still sent; a state seen by a look is sent only if it lasts.
 
     def _with_others(self, name: str, rule: Condition, matter: Matter) -> tuple[str, Matter]:
         matter = matter._replace(labels={**self._labels, **rule.labels, **conditions.OTHERS})
@@ -181,7 +181,7 @@ class Engine:
             one.fired = now
 
     def _hide(self, decisions: Decisions, now: float) -> None:
-        """Mark what is inhibited by another alert, or silenced. An alert inhibits others even before it fires, because they may be its effects."""
+        """Mark inhibited and silenced alerts. An alert inhibits before it fires: others may be effects."""
         alerts = self.state.alerts
         sources = [
             (self.rules[one.rule], one)
@@ -204,7 +204,7 @@ class Engine:
         for key, one in self.state.alerts.items():
             one.acknowledged_by = acknowledged(one, decisions.acknowledged.get(key))
 
-    # -- telling
+    # -- notifying
 
     def _tell(self, now: float) -> list[Notification]:
         state, timing = self.state, self.timing
@@ -246,7 +246,7 @@ class Engine:
         return len(self.state.sent) < (most if notification.severity == "P0" else most - most // 4)
 
     def _forget_groups(self, now: float) -> None:
-        """Forget a group without alerts ``group_interval`` after its last notification, when that no longer delays the next one."""
+        """Forget a group without alerts once its last notification no longer delays the next one."""
         used = {one.rule for one in self.state.alerts.values()}
         for name, group in list(self.state.groups.items()):
             rested = group.last is None or now >= group.last + self.timing.group_interval
@@ -255,13 +255,13 @@ class Engine:
 
 
 def _rank(notification: Notification) -> tuple[bool, bool, str]:
-    """The order in which notifications take the room of an hour: P0, then what is new, then repeats and what is over."""
+    """The order in which notifications use an hour's limit: P0, then news, then repeats and ends."""
     late = notification.reason in ("repeat", "resolved_member", "all_resolved")
     return notification.severity != "P0", late, notification.severity
 
 
 def acknowledged(one: Active, word: Acknowledgement | None) -> str:
-    """The person who acknowledged an alert; empty if nobody did. A word about an earlier alert with the same fingerprint does not count."""
+    """The person who acknowledged an alert, or "". An earlier alert's acknowledgement does not count."""
     # After a clock was put back, a word for an alert that is over has a later time than a new alert.
     if word is None or word.at < one.since or word.instance not in (0, one.instance):
         return ""

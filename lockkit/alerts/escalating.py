@@ -9,10 +9,10 @@ __all__ = ["escalate"]
 
 
 def escalate(alert: Active, rule: Rule, now: float) -> bool:
-    """Take the steps that are due, each once. Returns whether somebody should be told.
+    """Take the steps that are due, each once. Returns whether somebody should be notified.
 
-    The steps are gone through ``rule.rounds`` times. The first round begins when the alert fires, and a further one with the last step of
-    the round before it; its steps are reminders, because the severity is reached.
+    The steps repeat for ``rule.rounds`` rounds. The first starts when the alert fires, a further one with the
+    last step of the one before; its steps are reminders, because the severity is reached.
     """
     if alert.fired is None or alert.resolved is not None or alert.hidden or alert.acknowledged_by:
         return False

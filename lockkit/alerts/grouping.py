@@ -1,7 +1,7 @@
 """Groups: when and why a notification about the alerts of a rule is due. Pure.
 
-The words and their order are Alertmanager's, with one difference: a repeat is due exactly ``repeat_interval`` after the last
-notification, and not at the next tick of ``group_interval`` after that.
+The words and their order are Alertmanager's, with one difference: a repeat is due exactly ``repeat_interval``
+after the last notification, not at the next tick of ``group_interval`` after that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 
 
 def firing(alerts: Mapping[str, Active]) -> dict[str, Active]:
-    """The alerts that may be told now: those that fire and are not hidden."""
+    """The alerts that may be sent now: those that fire and are not hidden."""
     return {
         key: one
         for key, one in alerts.items()
@@ -40,7 +40,7 @@ def ended(group: Group, alerts: Mapping[str, Active]) -> Reason:
 
 
 def over(group: Group, alerts: Mapping[str, Active]) -> list[str]:
-    """The alerts that were told to fire, and have ended."""
+    """The alerts that were sent as firing, and have ended."""
     return [key for key in group.told if key not in alerts or alerts[key].resolved is not None]
 
 
@@ -101,7 +101,7 @@ def notification(
 
 
 def after_sending(group: Group, alerts: dict[str, Active], now: float) -> None:
-    """Remember what was told, and forget the alerts that are told to be over."""
+    """Remember what was sent, and forget the alerts whose end was sent."""
     gone = over(group, alerts)
     hidden = {key: raised for key, raised in group.told.items() if key not in gone}
     group.told = hidden | {key: one.raised for key, one in firing(alerts).items()}

@@ -1,4 +1,4 @@
-"""Happenings and looks: what the engine is told, reduced to what rules need. Pure."""
+"""Happenings and looks: the engine's input, reduced to what rules need. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Happening(NamedTuple):
 
     Attributes:
         source: ``alert.KIND``, ``event.KIND`` or ``counter.NAME``.
-        labels: The subject: ``lock``, ``gpu``, ``host``, ``owner``, ``kind``, and ``claim``, as far as they are known.
-        message: What happened, in words.
+        labels: The subject, if known: ``lock``, ``gpu``, ``host``, ``owner``, ``kind``, and ``claim``.
+        message: The happening, in words.
         number: How many of it.
         severity: The severity that an alert says; None for all else.
     """
@@ -46,10 +46,10 @@ class Look(NamedTuple):
 
     Attributes:
         unreachable: Why the store does not answer; empty if it does.
-        elected: Whether this process is the one that looks at the locks; otherwise the fields below are empty.
-        subjects: What was seen, by the ``what`` of the rules.
+        elected: Whether this process is the one that looks at the locks; if not, the fields below are empty.
+        subjects: The findings, by the ``what`` of the rules.
         held: The names of the locks that are held.
-        last: When a lock of a regular job was last given back or lost, as its holder has left it in the store, in seconds since 1970.
+        last: When a regular job's lock was last released or lost, as stored by its holder, in s since 1970.
         unread: The locks that were not read, so that what was seen of them before may still be there.
     """
 
@@ -72,7 +72,7 @@ def of_alert(alert: Alert) -> Happening:
 
 
 def counted(before: Mapping[str, int], now: Mapping[str, int]) -> list[Happening]:
-    """The steps of a client's counters between two readings. A counter that went back belongs to another client, and begins anew."""
+    """The steps of a client's counters between two readings. A smaller one is new, from another client."""
     steps = (
         (name, value - (old if value >= (old := before.get(name, 0)) else 0)) for name, value in now.items()
     )

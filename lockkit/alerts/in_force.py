@@ -1,4 +1,4 @@
-"""The rules in force: the shipped ones, as a configuration changes them; and everything that is wrong with the alerts of a configuration."""
+"""The rules in force: shipped ones, changed by a configuration; and all errors in its alerts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_config(config: Config) -> dict[str, Condition]:
 
 
 def problems(config: Config) -> list[ConfigError]:
-    """Everything that is wrong with the rules and channels of a configuration, and what this process lacks for its channels: a secret, a library."""
+    """All errors in a configuration's rules and channels, and the secrets and libraries that are missing."""
     found = judged(SHIPPED, config.alerts.get("rules", {}), config.sources)[1]
     for name, table in config.alerts.get("channels", {}).items():
         try:

@@ -1,7 +1,4 @@
-"""The inbox of the engine: a plugin that takes events and alerts, and a file by which other processes of the same user hand over theirs.
-
-Nothing here waits for anybody: the queue and the file are bounded, and what does not fit is counted as dropped.
-"""
+"""The inbox of the engine: a plugin, and a file for other processes. Never waits; drops what does not fit."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ class Inbox:
 
     Attributes:
         dropped: The number of happenings that did not fit.
-        findings: Returns what is wrong with the channels over which alerts are told.
+        findings: Returns the faults of the channels over which alerts are sent.
     """
 
     def __init__(self) -> None:
@@ -54,7 +51,7 @@ class Inbox:
 
     @hookimpl
     def lockkit_health(self) -> list[Finding]:
-        """Tell what is wrong with the channels."""
+        """Report the faults of the channels."""
         return self.findings()
 
     def _put(self, happening: Happening) -> None:
@@ -71,7 +68,7 @@ class Inbox:
         return taken
 
     def put_back(self, happenings: Sequence[Happening]) -> None:
-        """Put happenings that were taken back at the front of the queue. If there is not enough room, the newest are dropped."""
+        """Put taken happenings back at the front of the queue. If it is full, the newest are dropped."""
         self._queue.extendleft(reversed(happenings))
         while len(self._queue) > _QUEUE:
             self._queue.pop()
@@ -83,7 +80,7 @@ def hand_over(folder: Path, happenings: Iterable[Happening]) -> int:
 
     Raises:
         BlockingIOError: Another process uses the file now.
-        OSError: The file could not be written; nothing of it stands there.
+        OSError: The file could not be written; nothing was added to it.
     """
     lines = [msgspec.json.encode(one) + b"\n" for one in happenings]
     if not lines:

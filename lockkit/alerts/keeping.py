@@ -1,7 +1,4 @@
-"""The files of the engine as the engine uses them: whatever is wrong with one of them, alerts go on, and the log says so once.
-
-A damaged file is moved aside. One that cannot be read counts as if it were not there: better an alert too many than none.
-"""
+"""The engine's files: no fault in one stops alerts. Prefer a duplicate to a lost alert."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Keeper:
         self._saves = True
 
     def state(self) -> State | None:
-        """The state of before; None if there is none that can be read. One of a newer lockkit is never written over."""
+        """The earlier state; None if absent or unreadable. A newer lockkit's state is never overwritten."""
         self._saves = True
         return self._read(STATE, self._desk.state)
 
@@ -44,7 +41,7 @@ class Keeper:
         return self._read(DECISIONS, self._desk.decisions) or Decisions()
 
     def save(self, state: State) -> None:
-        """Write the state; if the disk fails, the engine goes on with what it has in memory."""
+        """Write the state; if the disk fails, the engine continues from memory."""
         if not self._saves:
             return
         try:
@@ -91,7 +88,7 @@ class Keeper:
     def _refused(self, name: str, told: str) -> None:
         try:
             where = set_aside(self._desk.folder, name)
-        except BlockingIOError:  # somebody writes it just now
+        except BlockingIOError:  # another process is writing it
             return
         except OSError as error:
             told = f"{told}; it cannot be moved aside: {error}"

@@ -1,4 +1,4 @@
-"""Links from notifications to the page of ``lockkit serve``, where the configuration says at which address people find it."""
+"""Links from notifications to the page of ``lockkit serve``, if the configuration has its public address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["address", "linked"]
 
 
 def address(public_url: str | None, **query: str) -> str:
-    """The address of the alerts on the page, with the store and the alert that are meant; empty if the page has no public address."""
+    """The address of the page's alerts, with the store and the alert; empty without a public address."""
     if public_url is None:
         return ""
     return f"{public_url.rstrip('/')}/#/alerts{f'?{urlencode(query)}' if query else ''}"

@@ -1,7 +1,7 @@
-"""Notifications: what the alert engine hands to a sink, and a sink delivers.
+"""Notifications: the messages from the alert engine to a sink, which delivers them.
 
-The words are Alertmanager's (https://prometheus.io/docs/alerting/latest/alertmanager/): alerts with the same labels to group by share a
-notification, which is sent for a reason and may be repeated.
+The words are Alertmanager's (https://prometheus.io/docs/alerting/latest/alertmanager/): alerts with the same
+labels to group by share a notification, which is sent for a reason and may be repeated.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class Member(NamedTuple):
     """One alert of a group.
 
     Attributes:
-        fingerprint: The alert's name in ``silence``, ``ack`` and the state on disk: a hash of rule and labels.
+        fingerprint: The alert's name in ``silence``, ``ack`` and the state file: a hash of rule and labels.
         rule: The name of the rule.
         severity: The severity after escalation.
         labels: The subject, such as ``lock``, ``namespace``, ``host``, ``gpu``, ``owner``.
-        text: A sentence that says what is the matter.
+        text: A sentence that describes the problem.
         since: The time at which its condition became true, in seconds of the wall clock.
         times: The number of events or looks that showed it.
         command: The command to type next; empty if there is none.
         resolved: The time at which its condition ended, in seconds of the wall clock; None while it fires.
         acknowledged_by: The person who acknowledged it; empty without one.
         began: The severity with which it began; None if that is not known.
-        acknowledge: The command that acknowledges it; empty if it is over, acknowledged, or no alert of an engine.
-        link: The address of the alert on the page of ``lockkit serve``; empty if ``serve.public_url`` is not set.
+        acknowledge: The command that acknowledges it; empty if it is over, acknowledged, or not an engine's.
+        link: The address of the alert on the page of ``lockkit serve``; empty without ``serve.public_url``.
     """
 
     fingerprint: str
@@ -57,14 +57,14 @@ class Notification(NamedTuple):
     """A message to people about the alerts of a group.
 
     Attributes:
-        group: The key of the group, the same in all notifications about it; a sink that can resolve uses it as its key.
+        group: The key of the group, the same in all its notifications; sinks that can resolve use it.
         reason: The occasion on which it is sent.
         severity: The highest severity of the members that fire; of all members once they are resolved.
         members: The alerts of the group, those that fire first.
         at: The time of the decision, in seconds of the wall clock.
         step: The number of escalations so far.
-        origin: The name of the store, for a rule that looks at it, or else of the engine. The same group of another origin is another one:
-            channels put it into the group's key, so a service has one incident of each, whichever host the engine runs on.
+        origin: The name of the store, for a rule that looks at it; else of the engine. Channels add it to the
+            group's key, so a service has one incident for each, whichever host the engine runs on.
     """
 
     group: str
@@ -77,12 +77,9 @@ class Notification(NamedTuple):
 
 
 Sink: TypeAlias = Callable[[Notification], None]
-"""Delivers a notification, or raises: then it is tried again later. Called on a thread of the sink's own, one notification at a time."""
+"""Delivers a notification, or raises to be retried. Called for one at a time, on a thread of its own."""
 
 
 def keyed(notification: Notification) -> Notification:
-    """The notification as channels have it: with the origin in its group.
-
-    A service keeps one state for each group, so the same rule of two engines must be two groups there.
-    """
+    """The notification with its origin in the group, because a service keeps one state for each group."""
     return notification._replace(group=f"{notification.group} {notification.origin}".rstrip(), origin="")

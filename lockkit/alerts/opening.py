@@ -38,7 +38,7 @@ FOLDER = "alert-spool"
 _STEPS = 3
 """Steps of a delivery, each of which may take a channel's timeout, before the attempt is given up."""
 _MORE = 5.0
-"""Seconds beyond a channel's timeout that a single delivery is waited for: apprise has several steps, each with that timeout."""
+"""Seconds to wait for a single delivery beyond the channel's timeout: each step of apprise may take that."""
 
 
 def channels_of(tables: Mapping[str, Mapping[str, object]], sources: Mapping[str, str]) -> list[Channel]:
@@ -74,7 +74,7 @@ def unread(one: Channel, environ: Mapping[str, str] | None = None) -> list[Confi
 
 
 def unusable(one: Channel) -> Iterator[ConfigError]:
-    """The reasons for which this process could not send over a channel: something that it cannot read, or a URL that is none. Nothing is sent."""
+    """The reasons why this process cannot send over a channel: a secret, a library, a URL. Sends nothing."""
     lacking = unread(one)
     yield from lacking
     if lacking:
@@ -122,7 +122,7 @@ def sink_of(one: Channel, environ: Mapping[str, str] | None = None) -> Sink:
 
 
 def plugin_sinks(implementations: Iterable[Implementation]) -> dict[str, Sink]:
-    """The sinks of plugins, by names that no channel has: ``plugin_sinks(plugins.implementations("lockkit_sink"))``."""
+    """The sinks of plugins, ``plugins.implementations("lockkit_sink")``, by names that no channel has."""
     sinks: dict[str, Sink] = {}
     for plugin, function in implementations:
         name = "@" + re.sub(r"[^A-Za-z0-9_-]", "-", plugin)[:32]
@@ -139,7 +139,7 @@ def _call(function: Callable[..., object], notification: Notification) -> None:
 def deliver_once(
     one: Channel, notification: Notification, environ: Mapping[str, str] | None = None
 ) -> Outcome:
-    """Deliver a notification over a channel now, once, whatever its severities and its limit: for ``lockkit alerts test``.
+    """Deliver a notification now, once, ignoring severities and limit: for ``lockkit alerts test``.
 
     Returns within the channel's timeout and 5 s, once what it needs is imported.
     """
@@ -149,7 +149,7 @@ def deliver_once(
 
 
 def open_channels(config: Config, implementations: Iterable[Implementation] = ()) -> Channels:
-    """Open the channels of a configuration, and those of plugins. Call it where alerts run, after a fork; close what it returns.
+    """Open the channels of a configuration and of plugins; call it after a fork, and close the result.
 
     Args:
         config: The configuration.
@@ -201,7 +201,7 @@ class Channels:
         self.each.update({name: Delivery(name, sink, folder) for name, sink in (more or {}).items()})
 
     def put(self, notification: Notification) -> bool:
-        """Hand a notification to every channel that is for it; see :meth:`~lockkit.alerts.delivery.Delivery.put`."""
+        """Hand a notification to each channel for it; see :meth:`~lockkit.alerts.delivery.Delivery.put`."""
         taken = [one.put(notification) for one in self.each.values()]
         return all(taken)
 
@@ -210,7 +210,7 @@ class Channels:
         return [one.state() for one in self.each.values()]
 
     def findings(self) -> list[Finding]:
-        """A warning for each channel that fails, whose secret cannot be read, or whose service refuses an alert."""
+        """A warning for each channel that fails, lacks its secret, or whose service refuses an alert."""
         found = [(name, error.message) for name, lacking in self._unread for error in lacking()]
         for one in self.states():
             if one.failures:
@@ -226,7 +226,7 @@ class Channels:
         ]
 
     def close(self, within: float = 2.0) -> int:
-        """Stop all channels within some seconds. Returns the number of notifications that wait for the next process."""
+        """Stop all channels ``within`` seconds. Returns how many notifications wait for the next process."""
         import threading
 
         left: list[int] = []

@@ -1,9 +1,9 @@
-"""The outbox of a channel: what waits, what is sent next, and what becomes of it. No threads, and the clock is passed in.
+"""The outbox of a channel: the waiting notifications, the next one, and its fate. No threads, no own clock.
 
-The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, those of a group in the order in which they came, by this process or
-a later one that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objects to it while it takes others:
-ten times, or until a later one of its group, which says more, is taken. On a channel that keeps state those that wait for a group are sent as one, the
-last, which also tells what the earlier ones told to be over.
+The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, in order within its group,
+by this process or a later one, as long as the disk keeps it. It is given up only if the service objects to it
+and takes others: ten times, or until a later one of its group, which says more, is taken. On a channel that
+keeps state, a group's waiting ones are sent as one: the last, with the ends of the earlier ones.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class Outbox:
         folder: The folder of the spool; None to keep everything in memory.
         limits: How much the channel takes.
         space: How much may wait.
-        keeps_state: Whether the service keeps the state of each group, so that a later notification replaces an earlier one.
+        keeps_state: Whether the service keeps a state for each group, which later notifications replace.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
 
     Attributes:
-        told: The alerts that the channel was told of, and will be told to be over.
+        told: The alerts that were sent to the channel, and whose end will be sent.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Outbox:
         return sum(one.objections > 0 for one in self._trials.values())
 
     def add(self, notification: Notification) -> bool:
-        """Take a notification, on disk if possible. False if there is no room for it; then it is counted, and logged if it is the first."""
+        """Take a notification, on disk if possible. False without room: then it is counted as dropped."""
         most = self.space if notification.severity == "P0" else _three_quarters(self.space)
         if len(self._waiting) >= most.notifications or self._size >= most.size:
             if not self.counts.dropped:
@@ -156,7 +156,7 @@ class Outbox:
         """Decide what to do now: wait, or send a batch."""
         now = self._clock.now()
         trials = self._trials
-        if self.keeps_state:  # the last of a group stands for all of it
+        if self.keeps_state:  # the last of a group represents all of it
             trials = dict({one.group: (number, one) for number, one in trials.items()}.values())
         numbers = choose(trials, self._pace, now)
         urgent = any(trials[number].urgent for number in numbers)
@@ -211,7 +211,7 @@ class Outbox:
         _log.log(level, "channel %s failed (%d in a row): %s", self.name, failures, self.last_error)
 
     def _judge(self, now: float) -> None:
-        """After a success: set aside what failed again and again, because the service is not at fault, and give up what it objects to."""
+        """After a success: set repeated failures aside, as the service is well, and give up rejected ones."""
         for number, tried in list(self._trials.items()):
             trial = refused(tried, self.limits, now, self._chance()) if suspect(tried) else tried
             self._trials[number] = trial
@@ -240,7 +240,7 @@ class Outbox:
         return tuple(found)
 
     def close(self) -> None:
-        """Close the spool. What waits stays in it."""
+        """Close the spool, in which waiting notifications stay."""
         spool, self._spool = self._spool, None
         if spool is not None:
             spool.close()

@@ -20,7 +20,7 @@ _MOST_CHARS = 500
 
 
 class NotDelivered(Exception):
-    """Raised by a sink: the service has certainly not taken the notification. Any other exception leaves that open.
+    """Raised by a sink: the service did not take the notification. Any other exception leaves that open.
 
     Attributes:
         retry_after: Seconds after which the service wants to be asked again; None if it does not say.
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 
 
 def parts_of(url: str) -> tuple[str, ...]:
-    """Every part of a URL but its scheme, because any of them may be a secret: ``slack://`` has one in the place of the host."""
+    """Every part of a URL but its scheme: any may be secret, such as the "host" of ``slack://``."""
     rest = url.partition("://")[2]
     return (rest, *re.split(r"[/?&=@:#,+]+", rest))
 

@@ -1,11 +1,10 @@
-"""The decision when a channel is tried next, and with how many notifications. Pure: the time and the chance come from the caller.
+"""The decision when to try a channel next, and with how many notifications. Pure: time and chance are given.
 
-After a failure the channel pauses, twice as long each time, with jitter ("full jitter" halved, so that a pause has a lower bound; see
-https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A service that says when it wants to be asked again is
-obeyed. No window contains more messages than the limit: the last message that the limit leaves room for is a summary of all that wait.
+After a failure the channel pauses, twice as long each time, with jitter ("full jitter" halved, for a lower
+bound: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), or as the service asks. No
+window contains more messages than the limit; the last one within it summarizes all that wait.
 
-A message that the service objects to pauses by itself, so that the others go on. So does one that failed three times if the service takes another
-one then: the fault is the message's.
+A message that the service rejects pauses alone. So does one that failed three times, once another is taken.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _LONGEST_WISH = 3600.0
 _FEW = 64
 """From this number of failures on, another doubling changes nothing."""
 _TRIES = 3
-"""The failures in a row after which another message is tried, to learn whether the service or the message is at fault."""
+"""Failures in a row after which another message is tried, to learn whether service or message is at fault."""
 
 
 class Limits(NamedTuple):
@@ -68,7 +67,7 @@ class Pace(NamedTuple):
         failures: The failures since the last success.
         until: The time before which nothing is tried that was tried before.
         asked: The time before which the service wants to be left alone.
-        sent: The times of the messages that the service took, or may have taken, within the window; oldest first.
+        sent: The times of messages that the service took, or may have taken, within the window; oldest first.
     """
 
     failures: int = 0
@@ -84,7 +83,7 @@ class Trial(NamedTuple):
         group: The key of the group.
         urgent: Whether it is P0.
         tries: The failures since the service last objected to it.
-        objections: How often the service objected to it, or took others and not this one; 0 if it is not set aside.
+        objections: How often the service objected to it or took only others; 0 if it is not set aside.
         until: The time before which it is not tried.
         rejected: Whether the service said that it is at fault.
     """
@@ -113,11 +112,10 @@ Decision: TypeAlias = Wait | Send
 
 
 def choose(trials: Mapping[int, Trial], pace: Pace, now: float) -> tuple[int, ...]:
-    """The numbers of the notifications that may be sent now: first the next one, then all those, oldest first, that may go with it in a summary.
+    """The numbers of notifications to send now: the next one, then, oldest first, those to summarize with it.
 
-    Those of a group go in order, except that none waits for one that the service rejected, and a P0 does not wait for a lesser one that failed three
-    times.
-    While the channel pauses, only a P0 that was never tried may go. One that was set aside goes alone.
+    A group's notifications go in order, but do not wait for a rejected one, nor a P0 for a lesser one that
+    failed 3 times. While the channel pauses, only an untried P0 may go. One that was set aside goes alone.
 
     Args:
         trials: All that wait, by number, oldest first.
@@ -162,7 +160,7 @@ def suspect(trial: Trial) -> bool:
 
 
 def refused(trial: Trial, limits: Limits, now: float, chance: float) -> Trial:
-    """The record of a notification at which the service is known to take offence: set aside for a time that doubles."""
+    """The record of a notification that the service objects to: set aside for a time that doubles."""
     pause = _pause(limits, trial.objections + 1, chance)
     return trial._replace(tries=0, objections=trial.objections + 1, until=now + pause)
 
@@ -174,7 +172,7 @@ def decide(pace: Pace, limits: Limits, now: float, *, waiting: int, urgent: bool
         pace: What has been done.
         limits: How much the channel takes.
         now: The time, on the clock of ``pace``.
-        waiting: The number of notifications that may be tried; 0 while the channel pauses, unless one was never tried.
+        waiting: How many notifications may be tried; 0 while the channel pauses, unless one was never tried.
         urgent: Whether a P0 is among them, which may use the reserve.
     """
     pause = pace.asked if waiting else pace.until

@@ -1,7 +1,7 @@
-"""The passing on of notifications: from the process that runs the engine to those of the same user, host and store that have other channels.
+"""Passing on notifications: from the engine's process to others of the same user, host and store.
 
-Each process holds a lock on a file for each channel that it has, and looks into the folder beside it for what was left for that channel. A
-notification is a file there until the process has taken it, so one that is ended in between delays it, and loses nothing.
+Each process locks a file for each of its channels, and takes what others left in the folder beside it. There
+a notification is a file until it is taken, so a process that dies in between only delays it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class PassingOn:
-    """The channels of one process, among those of all that share an engine. No method raises because of a file. Not thread-safe.
+    """The channels of one process that shares an engine. No method raises for a file. Not thread-safe.
 
     Args:
         folder: The folder of the alerts.
-        own: The channels of this process, by a key that two processes have in common only if their channel is the same.
+        own: The channels of this process, by keys that are equal in two processes only for the same channel.
     """
 
     def __init__(self, folder: Path, own: Mapping[str, Callable[[Notification], object]]) -> None:
@@ -55,12 +55,12 @@ class PassingOn:
             return []
 
     def leave(self, notification: Notification) -> None:
-        """Leave a notification for each channel that only other processes have. What the disk refuses is tried again by the next :meth:`take`."""
+        """Leave a notification for each channel that only others have; :meth:`take` retries failed writes."""
         self._waiting += [(name, notification) for name in self.others()]
         self._write()
 
     def take(self, hand: Callable[[Callable[[Notification], object], Notification], object]) -> None:
-        """Hand over, in order, what others have left for the channels of this process, with the channel that it is for."""
+        """Hand over, in order, what others have left for channels of this process, with its channel."""
         self._write()
         try:
             for name, channel in self._own.items():
@@ -79,7 +79,7 @@ class PassingOn:
         self._locks.clear()
 
     def _is_own(self, name: str) -> bool:
-        """Whether this process is the one that takes what is left for one of its channels; from now on, if no other one is."""
+        """Whether this process takes what is left for its channel ``name``, from now on if no other does."""
         if name not in self._locks:
             make_folders(self._folder / name)
             handle = os.open(self._folder / f"{name}.lock", _FLAGS, 0o600)

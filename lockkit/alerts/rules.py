@@ -1,7 +1,7 @@
-"""Rules of alerts: when a person is told of something, how urgent it is, and what to do then.
+"""Rules of alerts: when to notify a person, how urgently, and what to do then.
 
-A rule is data: one of four conditions with its figures, and words. The shipped rules are :data:`lockkit.alerts.shipped.SHIPPED`; a table
-``[alerts.rules.NAME]`` of a configuration file changes one key by key, or adds one.
+A rule is data: one of four conditions with its figures, and words. The shipped rules are in
+:data:`lockkit.alerts.shipped.SHIPPED`; a table ``[alerts.rules.NAME]`` changes one key by key, or adds one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 WORST: tuple[Severity, ...] = ("P0", "P1", "P2")
 """The severities, the most severe first."""
 Label: TypeAlias = Literal["lock", "gpu", "host", "owner", "kind"]
-"""A label by which a rule may tell its alerts apart."""
+"""A label by which a rule may separate its alerts."""
 
 
 def worse(one: Severity, other: Severity) -> Severity:
@@ -63,14 +63,14 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     Attributes:
         severity: P0, P1 or P2; ``alert`` for that of the alert that came, P2 if none did.
         text: A sentence for people; ``{lock}`` and other words in braces are filled in.
-        command: The command to type next; what is filled in is quoted for a shell.
-        runbook: What to do, in a sentence or two.
+        command: The command to type next; filled-in words are quoted for a shell.
+        runbook: The remedy, in a sentence or two.
         hold: The key ``for``: how long the condition must be true before the alert fires, in seconds.
         labels: Further labels of all alerts of the rule.
         by: The labels that make separate alerts; none: all is one alert.
         escalate: The steps of an escalation, in order.
-        rounds: How often the steps are gone through while nobody acknowledges the alert.
-        inhibits: The rules whose alerts are not told while an alert of this rule is there, even one that does not fire yet.
+        rounds: How often the steps repeat while nobody acknowledges the alert.
+        inhibits: Rules whose alerts are not sent while this rule has one, even if it does not fire yet.
         equal: The labels in which the two alerts must agree for that.
         enabled: Whether the rule counts at all.
     """
@@ -105,7 +105,7 @@ class Count(Rule, frozen=True, kw_only=True, tag="count"):
 
 
 class Share(Rule, frozen=True, kw_only=True, tag="share"):
-    """Within ``window`` seconds, ``of`` are more than the share ``above`` of ``among``, and there are at least ``least`` of ``among``."""
+    """In ``window`` seconds, ``of`` exceed the share ``above`` of at least ``least`` of ``among``."""
 
     of: tuple[str, ...]
     among: tuple[str, ...]
@@ -116,13 +116,13 @@ class Share(Rule, frozen=True, kw_only=True, tag="share"):
 
 
 class Seen(Rule, frozen=True, kw_only=True, tag="seen"):
-    """A look at the store shows it: ``what`` is the store that does not answer, a claim of a dead owner, a card that is held and idle, or an old hold."""
+    """A look at the store shows ``what``: no answer, a dead owner's claim, an idle held card, an old hold."""
 
     what: Literal["unreachable", "zombie", "idle", "old"]
 
 
 class Missed(Rule, frozen=True, kw_only=True, tag="missed"):
-    """A lock was not held for longer than its period: ``periods`` has the locks of regular jobs, each with its period in seconds."""
+    """A lock was not held for longer than its period; ``periods`` maps locks to their periods in seconds."""
 
     periods: dict[str, Seconds] = {}
 

@@ -1,9 +1,9 @@
-"""The runner of the alert engine: a thread that takes in what happened, looks at the store, and hands notifications over.
+"""The runner of the alert engine: a thread that takes happenings, looks at the store, and notifies.
 
-Several processes share the work. Of those of one user on one host, one runs the engine, by a lock on a file, which also works while the store
-does not answer; the others leave what they hear for it, and it leaves what it tells for those that have other channels. Of all engines that have
-people to tell on one store, one looks at the locks, by a lockkit lock. One that has none looks for its own page and log alone: if it were elected,
-nobody would be told.
+Several processes share the work. Of those of one user on one host, one runs the engine, by a lock on a file,
+which works during an outage of the store; the others leave happenings for it, and it leaves notifications for
+their channels. Of all engines with channels on one store, a lockkit lock elects one that looks at the locks.
+An engine without channels looks for its own page and log alone: if it were elected, nobody would be notified.
 """
 
 from __future__ import annotations
@@ -58,17 +58,16 @@ class Runner:
     """The runner. Make it after a fork, not before.
 
     Args:
-        client: The client of the store and namespace; it should have been connected with the inbox as a plugin.
+        client: The client of the store and namespace; to be connected with the inbox as a plugin.
         inbox: Where its events and alerts arrive.
-        sinks: The functions that are called with each notification, in order, on the runner's thread: so each must return at once, as
-            ``Delivery.put`` does: the log and the journal.
+        sinks: Functions called with each notification, in order, on the runner's thread: must return at once.
         clock: The clock; its wall time is that of notifications.
-        channels: The functions by which people are told, called after those, by keys such as those of ``Channels.each``. What is told reaches
-            each channel that a living process of this user, host and store has.
+        channels: The functions that notify people, called after the sinks, by keys as in ``Channels.each``. A
+            notification reaches each channel that a living process of this user, host and store has.
 
     Attributes:
         desk: The alerts, for those who look at them and decide about them.
-        running: Whether this process runs the engine; otherwise it hands over what it hears.
+        running: Whether this process runs the engine; otherwise it hands over its happenings.
         dropped: The number of happenings that could not be handed over.
     """
 
@@ -107,10 +106,7 @@ class Runner:
         self._thread.start()
 
     def close(self, within: float = 5.0) -> None:
-        """End the thread, and give up what it holds. Waits at most ``within`` seconds.
-
-        What has come is taken in before, or left for the next process that runs the engine.
-        """
+        """End the thread in ``within`` seconds; what has come is taken in, or left for the next engine."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(within)
@@ -154,7 +150,7 @@ class Runner:
             self._reload(engine)
             look = self._look(jobs(engine.rules))
             happened += self._counters()
-        # Only now, when nothing can fail any more: an alert that was taken and not told would be lost.
+        # Only now, when nothing can fail any more: an alert that was taken and not sent would be lost.
         happened += self._inbox.take()
         if self._lock is not None:
             happened += self._keeper.handed_over()
@@ -176,7 +172,7 @@ class Runner:
     # -- who runs the engine
 
     def _here(self) -> Engine | None:
-        """The engine if this process runs it, as it begins to do if no other process does; else None. If the disk fails, it runs in memory."""
+        """The engine if this process runs it, or now can; else None. If the disk fails, it runs in memory."""
         engine = self._engine
         if engine is not None and (self._lock is not None or _untold(engine.state)):
             return engine
@@ -213,7 +209,7 @@ class Runner:
         return handle
 
     def _leave(self) -> Engine | None:
-        """Leave what came to the process that runs the engine. If the disk fails, this one runs an engine in memory, which is returned."""
+        """Leave happenings for the engine's process. If the disk fails, run one in memory and return it."""
         happened = self._inbox.take()
         try:
             self.dropped += inboxes.hand_over(self.desk.folder, happened)
@@ -231,7 +227,7 @@ class Runner:
         return engine
 
     def _last(self) -> None:
-        """Take in what came since the last step, without the store. What is not due yet is told by the next process that runs the engine."""
+        """Process the last happenings, without the store. The next process sends what is not due yet."""
         try:
             self.step(looking=False)
         except Exception as error:
@@ -273,7 +269,7 @@ class Runner:
     # -- looking
 
     def _reload(self, engine: Engine) -> None:
-        """Read the rules, ages and times again if a file has changed. One that is wrong is logged, and the old ones stay."""
+        """Read changed rules, ages and times again. A wrong file is logged, and the old ones stay."""
         if not self._config.stale():
             return
         try:
@@ -300,7 +296,7 @@ class Runner:
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""
         if not (self._channels or self._passing_on.others()):
-            self._unelect()  # the last who had people to tell may have gone
+            self._unelect()  # the last channel may have gone
             return True
         if self._lease is not None and self._lease.valid():
             return True
@@ -315,7 +311,7 @@ class Runner:
         return self._lease is not None
 
     def _looks_unelected(self, error: LockkitError) -> bool:
-        """Whether this engine looks although nobody can be elected: unless one was, which still has the lock. Better told twice than never."""
+        """Whether to look unelected: if nobody has the lock. Prefer a duplicate to a lost alert."""
         try:
             taken = bool(self._client.inspect(LOCK).holders)
         except (BackendUnavailable, OutcomeUnknown):
@@ -325,7 +321,8 @@ class Runner:
         if not taken:
             self._keeper.say(
                 "election",
-                f"alerts: looks without the lock {LOCK}, so other engines on this store may tell the same: {error.message}",
+                f"alerts: looks without the lock {LOCK}, "
+                f"so other engines on this store may tell the same: {error.message}",
                 level=logging.WARNING,
             )
         return not taken
@@ -341,7 +338,7 @@ def _name_of(client: Client) -> str:
 
 
 def _untold(state: State) -> bool:
-    """Whether something fires that no notification has told, and that nothing hides."""
+    """Whether something fires unsent and unhidden."""
     told = {key for group in state.groups.values() for key in group.told}
     return any(
         one.fired is not None and one.resolved is None and not one.hidden and key not in told

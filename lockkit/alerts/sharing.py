@@ -1,4 +1,4 @@
-"""The share of a channel in the notifications: the alerts that it is for, and those that it was told of, until it was told that they are over. Pure."""
+"""A channel's share of notifications: alerts of its severities, and those sent to it until they end. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lockkit.alerts.notification import Member, Notification, Reason, Severity
 __all__ = ["Told", "merged", "remember", "share"]
 
 Told: TypeAlias = dict[str, set[str]]
-"""The alerts that a channel was told to fire and not yet to be over: their fingerprints, by group."""
+"""The alerts whose start was sent to a channel, and whose end was not: their fingerprints, by group."""
 
 
 def share(notification: Notification, told: Told, severities: Collection[Severity]) -> Notification | None:
-    """The notification as a channel gets it, which is told when all that it knows of a group is over, whatever else goes on in the group.
+    """The notification as a channel gets it: resolved once all that the channel knows of the group is over.
 
     Args:
         notification: The notification.
-        told: The alerts that the channel was told of.
+        told: The alerts that were sent to the channel.
         severities: The severities for which the channel is.
 
     Returns:
-        A notification of the alerts with these severities, and of those that were told before; None if there is nothing new for the channel.
+        A notification of alerts with these severities, and of those sent before; None without news for it.
     """
     known = told.get(notification.group, set())
     members = tuple(
@@ -55,7 +55,7 @@ def _reason(reason: Reason, members: Sequence[Member], known: Collection[str]) -
 
 
 def remember(told: Told, notification: Notification) -> None:
-    """Note what a channel was told."""
+    """Note what was sent to a channel."""
     known = told.pop(notification.group, set())
     for one in notification.members:
         (known.add if one.resolved is None else known.discard)(one.fingerprint)
@@ -64,7 +64,7 @@ def remember(told: Told, notification: Notification) -> None:
 
 
 def merged(notifications: Sequence[Notification]) -> Notification:
-    """The last of several notifications about a group, with the alerts that an earlier one told to be over and no later one names."""
+    """The last of a group's notifications, with the ends from earlier ones that no later one mentions."""
     last = notifications[-1]
     ended: dict[str, Member] = {}
     for notification in notifications:

@@ -20,9 +20,11 @@ SHIPPED: Mapping[str, Condition] = {
         what="unreachable",
         hold=_seconds(_MINUTE),
         severity="P0",
-        text="The store does not answer: {message}. Nobody can get a lock, and holders lose theirs when their ttl is over.",
+        text="The store does not answer: {message}. "
+        "Nobody can get a lock, and holders lose theirs when their ttl is over.",
         command="lockkit doctor",
-        runbook="Check the store and the way to it. Locks go on by themselves once it answers; holders that lost theirs have stopped.",
+        runbook="Check the store and the way to it. "
+        "Locks go on by themselves once it answers; holders that lost theirs have stopped.",
         by=(),
         inhibits=(
             *("critical_failure", "emergency_release", "emergency_releases", "emergency_share", "lost"),
@@ -34,7 +36,8 @@ SHIPPED: Mapping[str, Condition] = {
         of=("alert.critical_failure",),
         severity="P0",
         command="lockkit failures list",
-        runbook="No layer of a release got an answer. The claim lapses by itself; see `lockkit explain` when, and why the store did not answer.",
+        runbook="No layer of a release got an answer. The claim lapses by itself; "
+        "see `lockkit explain` when, and why the store did not answer.",
     ),
     "emergency_release": Count(
         of=("alert.emergency_release",),
@@ -49,7 +52,8 @@ SHIPPED: Mapping[str, Condition] = {
         severity="P0",
         text="{count} emergency releases within {window}.",
         command="lockkit doctor",
-        runbook="The store answers so badly that releases fail one after another. Check the store, its load and the network.",
+        runbook="The store answers so badly that releases fail one after another. "
+        "Check the store, its load and the network.",
         by=(),
     ),
     "emergency_share": Share(
@@ -66,22 +70,26 @@ SHIPPED: Mapping[str, Condition] = {
         of=("alert.ownership_violation",),
         severity="P2",
         command="lockkit explain {lock}",
-        runbook="A release found its claim gone or another's: a hold outlived its ttl, or was evicted. Find out whether its process was stopped for long.",
+        runbook="A release found its claim gone or another's: a hold outlived its ttl, or was evicted. "
+        "Find out whether its process was stopped for long.",
         escalate=(Step("P1", above=100),),
     ),
     "script_errors": Count(
         of=("counter.release_script_errors",),
         severity="P0",
-        text="The store answered {count} release requests within {window} with errors that no repetition ends.",
+        text="The store answered {count} release requests within {window} "
+        "with errors that no repetition ends.",
         command="lockkit doctor",
-        runbook="The store is of a version, or has rights, with which lockkit's requests do not work. Releases then wait for the ttl.",
+        runbook="The store is of a version, or has rights, with which lockkit's requests do not work. "
+        "Releases then wait for the ttl.",
         by=(),
     ),
     "lost": Count(
         of=("alert.lost",),
         severity="P1",
         command="lockkit explain {lock}",
-        runbook="A holder was cut off from the store, or stopped, for longer than its ttl. Check what it wrote since then, unless a guard refused it.",
+        runbook="A holder was cut off from the store, or stopped, for longer than its ttl. "
+        "Check what it wrote since then, unless a guard refused it.",
         escalate=(Step("P0", above=20),),
     ),
     "zombie": Seen(
@@ -106,21 +114,24 @@ SHIPPED: Mapping[str, Condition] = {
         severity="P2",
         text="{share} of the waits within {window} ran out of time.",
         command="lockkit status",
-        runbook="See which lock has the longest queue, and who holds it. Either it is held for too long, or the timeout is too short.",
+        runbook="See which lock has the longest queue, and who holds it. "
+        "Either it is held for too long, or the timeout is too short.",
     ),
     "old_hold": Seen(
         what="old",
         severity="P2",
         text="{lock} has been held for {message}",
         command="lockkit explain {lock}",
-        runbook="Ask its owner whether the work is still wanted: `lockkit ask-release`. The age is the setting age_hard.",
+        runbook="Ask its owner whether the work is still wanted: `lockkit ask-release`. "
+        "The age is the setting age_hard.",
         by=("lock", "owner"),
     ),
     "overdue": Count(
         of=("alert.overdue",),
         severity="alert",
         command="lockkit explain {lock}",
-        runbook="A recoverer found an old hold whose owner may be at work. Ask the owner, or evict the claim.",
+        runbook="A recoverer found an old hold whose owner may be at work. "
+        "Ask the owner, or evict the claim.",
         inhibits=("old_hold",),
         equal=("lock",),
     ),
@@ -128,7 +139,8 @@ SHIPPED: Mapping[str, Condition] = {
         of=("alert.survivors",),
         severity="P1",
         command="lockkit explain {lock}",
-        runbook="Processes work on although the owner of their lock is gone. End them, or let them finish, before the lock is given to another.",
+        runbook="Processes work on although the owner of their lock is gone. "
+        "End them, or let them finish, before the lock is given to another.",
     ),
     "recovery_limited": Count(
         of=("alert.recovery_limited",),
@@ -141,7 +153,8 @@ SHIPPED: Mapping[str, Condition] = {
         of=("alert.cleanup_overrun",),
         severity="P1",
         command="lockkit plugins",
-        runbook="A cleanup hook takes longer than cleanup_budget, so locks were released while it still worked. Mend the hook, or give it more time.",
+        runbook="A cleanup hook takes longer than cleanup_budget, so locks were released while it still "
+        "worked. Mend the hook, or give it more time.",
     ),
     "missed_run": Missed(
         severity="P2",
@@ -154,7 +167,8 @@ SHIPPED: Mapping[str, Condition] = {
         of=("alert.gpu_faulty", "alert.gpu_quarantined", "alert.gpu_not_quarantined"),
         severity="P0",
         command="lockkit gpu ls",
-        runbook="Look at the card (nvidia-smi, dmesg). A quarantined card comes back with `lockkit gpu clear`.",
+        runbook="Look at the card (nvidia-smi, dmesg). "
+        "A quarantined card comes back with `lockkit gpu clear`.",
         by=("gpu",),
     ),
     "gpu_dirty": Count(

@@ -1,8 +1,7 @@
-"""The spool of a channel: the notifications that are not delivered yet, in a file of JSON lines for their owner alone.
+"""The spool of a channel: its undelivered notifications, in a file of JSON lines for the owner alone.
 
-A line is a notification with its number, or the numbers of those that are done. A crash may cut the last line, which is then skipped. One
-process writes to a file, and holds a lock on ``NAME.lock`` beside it; a second process of this user gets a file of its own, and what a
-process left behind is taken over by the next one that opens the spool.
+A line is a notification with its number, or the numbers of delivered ones; one that a crash cut is skipped.
+Each process has its own file, locked by ``NAME.lock``; the next one to open the spool takes over the rest.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Kept(NamedTuple):
 class Spool:
     """The file of one channel. Not thread-safe.
 
-    Opening never waits. The methods raise OSError if the disk fails; the caller then keeps the notification in memory.
+    Opening never waits. If the disk fails, methods raise OSError, and the caller uses memory instead.
 
     Args:
         folder: The folder, created for its owner alone (0700).
@@ -52,7 +51,7 @@ class Spool:
     Attributes:
         found: The notifications that earlier processes left, oldest first.
         sent: The times of the last messages, in seconds of the wall clock.
-        told: The alerts that the channel was told of. The caller changes it with each notification; a new process finds it again.
+        told: The alerts that were sent to the channel; updated by the caller, and restored by a new process.
         damaged: The number of lines that could not be read.
     """
 
@@ -87,7 +86,7 @@ class Spool:
         return kept
 
     def done(self, numbers: Iterable[int], at: float | None) -> None:
-        """Note that notifications need no more attempts. Without a sync: after a crash they may be delivered again.
+        """Note that notifications need no more attempts. No sync: after a crash they may be sent again.
 
         Args:
             numbers: The numbers of the notifications.
@@ -103,7 +102,7 @@ class Spool:
             self._rewrite()
 
     def close(self) -> None:
-        """Close the files and give back the lock. What is pending stays in the file."""
+        """Close the files and give back the lock. Pending notifications stay in the file."""
         os.close(self._handle)
         os.close(self._lock)
 
@@ -190,7 +189,7 @@ class Spool:
             os.fsync(self._handle)
 
     def _rewrite(self) -> None:
-        """Replace the file by one with what is pending. A crash leaves either the old file or the new one."""
+        """Replace the file by one with the pending lines. A crash leaves the old file or the new one."""
         fresh = self.path.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         told = {group: sorted(known) for group, known in self.told.items()}
@@ -211,7 +210,7 @@ def _stem(name: str, slot: int) -> str:
 
 
 def waiting(folder: Path, name: str) -> list[float]:
-    """The times of the notifications that wait for a channel, the oldest first, while other processes may write to its files."""
+    """The times of a channel's waiting notifications, oldest first, while other processes may write."""
     found: dict[tuple[int, int], float] = {}
     for slot in range(_MOST_PROCESSES):
         with contextlib.suppress(OSError):
@@ -234,7 +233,7 @@ def encoded(notification: Notification) -> dict[str, object]:
 
 
 def decoded(value: object) -> Notification:
-    """A notification from JSON. Keys that a later version added are ignored, and may be missing in one of an earlier version.
+    """A notification from JSON. Unknown keys, of a later version, are ignored; new ones may be missing.
 
     Raises:
         ValueError: The value is none.

@@ -1,4 +1,4 @@
-"""The state of the alert engine, and the decisions of people about alerts, as they stand on disk."""
+"""The state of the alert engine, and the decisions of people about alerts, as stored on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Acknowledgement", "Active", "Decisions", "Group", "Silence", "State"
 
 
 class Silence(Struct):
-    """A silence: alerts that it matches are not told from ``starts`` to ``ends``, in seconds of the wall clock.
+    """A silence: matching alerts are not sent from ``starts`` to ``ends``, in seconds of the wall clock.
 
     Attributes:
         id: The name by which it is ended.
@@ -32,7 +32,7 @@ class Silence(Struct):
 
 
 class Acknowledgement(Struct):
-    """A person's word to deal with an alert. It counts until the alert ends.
+    """A person's promise to deal with an alert, valid until the alert ends.
 
     Attributes:
         by: The person.
@@ -48,7 +48,7 @@ class Acknowledgement(Struct):
 
 
 class Decisions(Struct):
-    """The decisions of people. They stand in a file of their own, so that a command can write them while the engine runs elsewhere."""
+    """People's decisions, in their own file: a command can write it while the engine runs elsewhere."""
 
     v: int = 1
     silences: list[Silence] = []
@@ -76,7 +76,7 @@ class Window(Struct):
 
 
 class Active(Struct):
-    """An alert whose condition is true, or that is told to be over.
+    """An alert whose condition is true, or whose end is still to be sent.
 
     Attributes:
         rule: The rule.
@@ -91,10 +91,10 @@ class Active(Struct):
         resolved: When it ended; None while it is true.
         step: The steps of escalation that were taken.
         escalated: When the last of them was taken; 0 if none was.
-        raised: The number of steps of which people had to be told.
-        hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
+        raised: The number of steps that had to be sent to people.
+        hidden: Why it is not sent now: ``silenced``, ``inhibited`` or nothing.
         acknowledged_by: The person who acknowledged it.
-        instance: The number that tells it from earlier alerts with the same fingerprint.
+        instance: The number that distinguishes it from earlier alerts with the same fingerprint.
         began: The severity with which it began; None if an earlier lockkit did not keep it.
         locks: The locks in which looks have seen it, less those read since without it.
     """
@@ -120,14 +120,14 @@ class Active(Struct):
 
 
 class Group(Struct):
-    """The part of a group's alerts that was told, and since when there is news.
+    """The part of a group's alerts that was sent, and since when there is news.
 
     Attributes:
-        told: The alerts that were told to fire and not yet to be over, by fingerprint, each with how often it had been raised by then.
-        last: When something was told; None before the first time.
-        news: Since when the alerts differ from what was told; None while they do not.
+        told: By fingerprint, alerts with a start sent but no end, and how often each had been raised then.
+        last: When something was sent; None before the first time.
+        news: Since when the alerts differ from what was sent; None while they do not.
         escalations: The number of notifications because of an escalation.
-        shared: Whether the rule looks at the store, so that any engine of the store may tell of the group.
+        shared: Whether the rule looks at the store, so that any of its engines may send the group.
     """
 
     told: dict[str, int] = {}
@@ -148,10 +148,10 @@ class State(Struct):
         windows: The counts, by rule and subject.
         held: When each lock of a `missed` rule was last known to be held, or first waited for.
         sent: The times of the notifications of the last hour.
-        begun: The number of alerts that have begun.
+        begun: The number of alerts so far.
         elsewhere: Since when another engine has been the one that looks at the locks; None while this one is.
         looked: When this engine was last the one that looks.
-        origin: The name of this engine, and of the one that goes on from its state, on whatever host.
+        origin: The name of this engine, and of the one that continues its state, on whatever host.
     """
 
     v: int = 1

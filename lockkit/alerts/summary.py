@@ -15,7 +15,7 @@ RULE = "held_back"
 
 
 def summary(notifications: Sequence[Notification], channel: str, at: float) -> Notification:
-    """One notification for several: each alert as it was last seen, those that fire first, and how many notifications there were.
+    """One notification for several: each alert at its latest, firing ones first, and their number.
 
     Args:
         notifications: At least one, oldest first.
@@ -25,7 +25,7 @@ def summary(notifications: Sequence[Notification], channel: str, at: float) -> N
     members: dict[str, Member] = {}
     for notification in notifications:
         for member in notification.members:
-            # An alert of several notifications stands in the summary once, as the last of them has it.
+            # An alert of several notifications is in the summary once, as the last of them has it.
             members.pop(member.fingerprint, None)
             members[member.fingerprint] = member
     severities = [notification.severity for notification in notifications]
@@ -36,7 +36,8 @@ def summary(notifications: Sequence[Notification], channel: str, at: float) -> N
         rule=RULE,
         severity=severity,
         labels={"channel": channel},
-        text=f"{len(notifications)} notifications were held back, because the channel's limit was reached. This is what they say together.",
+        text=f"{len(notifications)} notifications were held back, because the channel's limit was reached. "
+        "This is what they say together.",
         since=first,
         times=len(notifications),
         command="lockkit alerts list",

@@ -1,7 +1,7 @@
-"""Turns of the engines on one store: what an engine does with its state while another one looks at the locks. Pure.
+"""Turns of the engines on one store: an engine's state while another engine looks at the locks. Pure.
 
-An engine that is not elected may have been replaced by a living one, which tells from now on. Or the lock is still that of a dead one, such as
-of this engine before it was killed. Only time tells them apart; see the decision "An engine that is not elected keeps its state for a while".
+An unelected engine may have a living successor, which notifies now. Or a dead one, perhaps itself before a
+kill, still has the lock. Time shows; see "An engine that is not elected keeps its state for a while".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lockkit.alerts.state import State
 __all__ = ["TERM", "leaving", "looks", "take_turns", "undecided"]
 
 TERM = 30.0
-"""The ttl in seconds of the lock by which the engine that looks is elected, so the longest time for which a dead one keeps it."""
+"""The ttl in seconds of the lock that elects the looking engine; a dead one keeps it no longer than that."""
 
 
 def take_turns(
@@ -43,14 +43,14 @@ def take_turns(
 
 
 def undecided(rule: Condition | None, state: State, now: float, group_wait: float) -> bool:
-    """Whether nothing may be told of a rule, because nobody knows yet who looks for it."""
+    """Whether nothing may be sent for a rule, because it is not known yet who looks for it."""
     return looks(rule) and _undecided(state, now, group_wait)
 
 
 def leaving(rule: Condition | None, state: State, now: float, group_wait: float) -> bool:
-    """Whether this is the step in which what is over of a rule can still be told, before another engine tells of it under the same key.
+    """Whether, in this step, ends can still be sent for a rule before another engine takes over its keys.
 
-    An engine that has begun to look waits for one ``group_wait`` before its first notification, and did not begin before this one looked last.
+    A newly elected engine waits one ``group_wait`` to notify, and started after this one's last look.
     """
     return looks(rule) and state.elsewhere == now and now - state.looked < group_wait
 
@@ -65,7 +65,7 @@ def looks(rule: Condition | None) -> bool:
 
 
 def _leave_to_the_other(rules: Mapping[str, Condition], state: State, now: float) -> None:
-    """Forget what looks have shown: the other engine tells it, under the same keys. To say now that all is over would end what it tells."""
+    """Forget what looks showed: the other engine sends it, under the same keys, which must not end."""
     for key, one in list(state.alerts.items()):
         if looks(rules.get(one.rule)):
             del state.alerts[key]

@@ -1,7 +1,7 @@
 """The words of a notification: a subject of one line, and a body as plain text, Markdown or HTML.
 
-Whatever comes from outside (names, owners, texts) is made printable, shortened, and escaped for the form, so that a lock called ``<!channel>``
-rings nobody's phone. The Markdown is only what Slack, DingTalk, Teams and Discord show alike: lists and code.
+Names, owners and texts from outside are made printable, shortened and escaped, so that a lock called
+``<!channel>`` alerts nobody. The Markdown is common to Slack, DingTalk, Teams and Discord: lists and code.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _heading(member: Member) -> str:
 
 
 def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
-    """The rows of an alert: what, where, who, since when, what to type next, and where to look. A row without content is left out."""
+    """The rows of an alert: what, where, who, since when, what to type, where to look. Skips empty rows."""
     # Here, because msgspec comes with it: nothing heavy is imported before an alert.
     from lockkit.alerts.shipped import SHIPPED
 

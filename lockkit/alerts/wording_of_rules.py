@@ -38,7 +38,7 @@ def condition_words(rule: Condition) -> str:
 
 
 def heard_words(rule: Condition) -> str:
-    """The processes that a rule hears: ``all``, because it looks at the store, or ``its own``, because it counts what happens in a process."""
+    """``all`` processes if a rule looks at the store; ``its own`` if it counts events of one process."""
     return "all" if isinstance(rule, (Seen, Missed)) else "its own"
 
 

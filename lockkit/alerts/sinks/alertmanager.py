@@ -1,8 +1,8 @@
-"""Alertmanager, API v2 (https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml): an alert for each member.
+"""Alertmanager, API v2 (https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
 
-Alertmanager knows an alert by its labels, and routes by them: the rule as ``alertname``, the labels, the fingerprint and the severity. Where
-the severity has risen, the alerts with the lower ones end in the same request. An alert that fires has an end far away, because Alertmanager would otherwise take it as
-resolved after its ``resolve_timeout``; lockkit ends it itself.
+Each member is an alert, which Alertmanager knows and routes by its labels: the rule as ``alertname``, the
+labels, the fingerprint, the severity. Once the severity rises, the same request ends the alerts with lower
+ones. A firing alert gets an end far away, because Alertmanager would resolve it after ``resolve_timeout``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LASTS = 24 * 3600.0
 """Seconds for which an alert fires at Alertmanager if lockkit, which repeats and ends it, is gone."""
 _PATH = "/api/v2/alerts"
 _MOST_TRIES = 5
-"""The most requests for one notification; the second is always enough if Alertmanager's clock does not go back."""
+"""The most requests for one notification; two are enough unless Alertmanager's clock goes back."""
 
 
 class Alertmanager:
     """The sink. Later notifications of a group replace earlier ones.
 
     Args:
-        url: Returns the address of the Alertmanager, with the prefix if it has one; called for each notification.
+        url: Returns the address of the Alertmanager, with its prefix if any; called for each notification.
         token: Returns the bearer token; None if there is none.
         timeout: Seconds that an attempt may take.
         ca_file: A file with the certificates to trust instead of the system's.
@@ -59,8 +59,8 @@ class Alertmanager:
             token = self._token()
             self.secrets = (token,)
             headers["Authorization"] = f"Bearer {token}"
-        # Alertmanager takes an end that is still to come on its clock for none, and fires on. So no end may be later than its clock was when
-        # it took the message: at the earliest the time of the answer, in whole seconds, less the time that the answer took.
+        # Alertmanager ignores an end in the future of its clock. So no end may be later than its clock at the
+        # receipt: at the earliest the time of the answer, in whole seconds, less the request's duration.
         latest = notification.at - 1.0
         for _ in range(_MOST_TRIES):
             began = time.monotonic()
@@ -82,7 +82,7 @@ class Alertmanager:
 
 
 def alerts(notification: Notification, latest: float) -> list[dict[str, object]]:
-    """The alerts of a notification as Alertmanager's API has them, with no end of one that is over after the latest."""
+    """The alerts of a notification as Alertmanager's API has them, with no end later than ``latest``."""
     at = notification.at
     risen = [
         one._replace(severity=severity, resolved=at if one.resolved is None else one.resolved)
@@ -100,7 +100,7 @@ def _before(member: Member) -> Sequence[Severity]:
 
 
 def _ends(notification: Notification) -> list[float]:
-    """The ends that a notification tells."""
+    """The ends in a notification."""
     risen = [notification.at] if any(map(_before, notification.members)) else []
     return risen + [one.resolved for one in notification.members if one.resolved is not None]
 

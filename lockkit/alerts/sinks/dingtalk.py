@@ -1,6 +1,6 @@
-"""DingTalk's custom robot (https://open.dingtalk.com/document/robots/custom-robot-access): a message in a group chat.
+"""DingTalk's custom robot (https://open.dingtalk.com/document/robots/custom-robot-access): a group chat.
 
-DingTalk answers 200 also to what it refuses, and says so only in the ``errcode`` of the answer. So this sink reads it.
+DingTalk answers 200 even if it refuses a message; this sink reads ``errcode`` in the answer, which says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["ENDPOINT", "DingTalk", "message", "signature"]
 ENDPOINT = "https://oapi.dingtalk.com/robot/send"
 """The address of the service."""
 _TOO_FAST = (130101, 410100, 660026)
-"""The codes by which DingTalk says that a robot sends too fast: more than 20 messages a minute stop it for 10 minutes."""
+"""DingTalk's codes for too many messages: more than 20 a minute stop a robot for 10 minutes."""
 _PAUSE = 60.0
 _MOST_BYTES = 18_000
 
@@ -88,7 +88,7 @@ def signature(secret: str, stamp: int) -> str:
 
 
 def message(notification: Notification) -> dict[str, object]:
-    """The message as DingTalk's documentation describes it. Its title is shown in the list of chats only, so the text repeats it."""
+    """The message in DingTalk's format. The text repeats the title, which only lists of chats show."""
     title = subject_markdown(notification)
     text = f"### {title}\n\n{as_markdown(notification)}"
     cut = text.encode()[:_MOST_BYTES].decode(errors="ignore")

@@ -1,6 +1,6 @@
-"""PagerDuty, Events API v2 (https://developer.pagerduty.com/docs/events-api-v2-overview): an incident for each group.
+"""PagerDuty, Events API v2 (https://developer.pagerduty.com/docs/events-api-v2-overview): incidents.
 
-The key of the group is the ``dedup_key``. So a later notification updates the incident, and the one that says that all is over resolves it.
+A group's key is the ``dedup_key``: later notifications update its incident, and the last one resolves it.
 """
 
 from __future__ import annotations

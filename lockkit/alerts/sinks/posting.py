@@ -1,4 +1,4 @@
-"""A request of HTTP to a service of alerts, with the standard library: a POST of JSON, with a time limit and checked certificates."""
+"""HTTP for alert services, with the standard library: POST of JSON, a time limit, checked certificates."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def post(
     headers: Mapping[str, str] | None = None,
     accepted: tuple[int, ...] = (200, 201, 202, 204),
 ) -> Answer:
-    """Send a value as JSON and return the answer. A redirect is not followed, because it may hand the secret to another service.
+    """Send a value as JSON and return the answer. Redirects are not followed: they may leak the secret.
 
-    The variables ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy`` are observed as by curl; a proxy has http.
+    ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy`` are observed as by curl; a proxy has http.
 
     Args:
         url: An address with https or http; a login in it is sent as basic authentication.
-        body: What to send.
-        timeout: Seconds for connecting, and as many for the answer as a whole.
+        body: The value to send.
+        timeout: Seconds for connecting, and again for the whole answer.
         ca_file: A file with the certificates to trust instead of the system's.
         headers: More headers.
         accepted: The codes of success.
 
     Raises:
-        NotDelivered: The service cannot be reached or answers with another code. The text contains no part of the URL but its host.
+        NotDelivered: No connection, or an answer with another code. The text has only the host of the URL.
         TimeoutError: The service has not answered in time, and may have taken the message.
         OSError: The connection broke after the request was sent.
     """

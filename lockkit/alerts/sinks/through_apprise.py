@@ -1,6 +1,6 @@
-"""Apprise (https://github.com/caronc/apprise): e-mail, Slack, a webhook and a hundred other services, each with one URL.
+"""Apprise (https://github.com/caronc/apprise): e-mail, Slack, a webhook and a hundred others, each by a URL.
 
-Apprise is imported on the thread of the channel, when the first notification is sent, unless :meth:`Apprise.prepare` was called. It waits between messages by sleeping there.
+The channel's thread imports it for the first notification, unless :meth:`Apprise.prepare` did, and may sleep.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Apprise:
         self._form = form
 
     def prepare(self) -> None:
-        """Import apprise and its services, which takes seconds on a busy machine. What is wrong is told by the first delivery."""
+        """Import apprise and its services, seconds on a busy machine. The first delivery reports errors."""
         with suppress(Exception):
             understood(self._url())
 
@@ -50,7 +50,7 @@ class Apprise:
         self.secrets = parts_of(url)
         apprise = _apprise()
         with _listening(self.secrets) as heard:
-            # On this thread, and not on one that all channels share and that the interpreter waits for at its end.
+            # On this thread, not on one shared by all channels, which the interpreter awaits when it exits.
             asset = apprise.AppriseAsset(
                 async_mode=False,
                 service_timeout=0,
@@ -108,7 +108,7 @@ def _service(apprise: Any, url: str, asset: Any) -> Any:
 
 
 def _best(service: Any) -> str:
-    """The form that a service likes best. Those that take plain text or Markdown, such as DingTalk and Discord, get Markdown."""
+    """The form that a service likes best: Markdown if it takes text and Markdown, as DingTalk does."""
     given = service.notify_format
     formats = [
         str(getattr(each, "value", each)) for each in (given if isinstance(given, tuple) else (given,))
@@ -139,7 +139,7 @@ class _Listener(logging.Handler):
 
 
 class _Veil(logging.Filter):
-    """Takes secrets out of what is logged on one thread."""
+    """Removes secrets from log lines of one thread."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class ToLog:
         self._journal = journal
 
     def __call__(self, notification: Notification) -> None:
-        """Log a notification, then write it to the journal. A journal that fails is logged, and nothing is raised."""
+        """Log a notification, then write it to the journal. Never raises; a failing journal is logged."""
         over = notification.reason == "all_resolved"
         level = logging.INFO if over else _LEVELS[notification.severity]
         commands = [command for member in notification.members if (command := shown(member.command))][:1]
