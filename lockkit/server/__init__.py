@@ -1,4 +1,4 @@
-"""Health, locks, GPUs and operations over HTTP: an ASGI application, alone (``lockkit serve``) or within another one.
+"""Health, locks, GPUs and operations over HTTP: an ASGI application, for ``lockkit serve`` or to be mounted.
 
 from lockkit.server import make_app
 application.mount("/locks", make_app([lockkit.connect()], hosts=["intranet.example"]))

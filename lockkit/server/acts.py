@@ -1,4 +1,4 @@
-"""The endpoints that change something, and the one that says what they would do. Each is about what its sender saw, and is refused with 409 if that is no longer there."""
+"""Endpoints that change something, or say what they would do. If what was seen is gone, they answer 409."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _absent(missing: NotHeld) -> HttpProblem:
 
 
 def quarantine(call: Call) -> documents.GpuQuarantine:
-    """Give a GPU of this host to nobody."""
+    """Quarantine a GPU of this host."""
     from lockkit.gpu import quarantine as marks
     from lockkit.gpu.views import HostView
 

@@ -90,7 +90,7 @@ class Alerting:
             one.start()
 
     def close(self, within: float = 5.0) -> None:
-        """End all within some seconds for the engines, and 2 s for the channels. The next start delivers what then waits."""
+        """End the engines ``within`` seconds, the channels in 2 s; the next start delivers the rest."""
         until = time.monotonic() + within
         for one in self._runners:
             one.close(0.0)

@@ -46,7 +46,7 @@ DESCRIPTION: Final = "/openapi.json"
 
 
 class Application:
-    """An ASGI application. It works without a lifespan, which a mounted application does not get.
+    """An ASGI application, which works without a lifespan: a mounted application gets none.
 
     Args:
         stores: The stores.
@@ -214,15 +214,15 @@ def make_app(
     """Make an ASGI application, to be mounted in another one, or to be served alone.
 
     Args:
-        clients: A client for each store and namespace. They stay yours: close them when the application has ended.
-        token_file: The file with the tokens; None: the one that ``serve.token_file`` names in the configuration of the first client. Without
-            one everybody who can reach the application may look, and nobody may change anything.
-        hosts: Names by which browsers call the application, beside those of this host: those of a proxy, or of the application around it.
-        proxies: Addresses, or networks such as ``10.0.0.0/24``, of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count, beside
-            those of ``serve.proxies``. In another application they count for what its server says of the connection.
+        clients: A client for each store and namespace. They stay yours: close them after the application.
+        token_file: The file with the tokens; None for the first client's ``serve.token_file``. Without one,
+            anybody may look, and nobody may change anything.
+        hosts: Names by which browsers call the application, besides this host's: a proxy's, for instance.
+        proxies: Addresses or networks, such as ``10.0.0.0/24``, of proxies whose ``X-Forwarded-For`` and
+            ``X-Forwarded-Proto`` count, besides ``serve.proxies``. When mounted, the server names the peer.
 
     Raises:
-        ConfigError: There is no client, two are for the same store, the token file cannot be used, or a proxy is no address.
+        ConfigError: There is no client, two have one store, or the token file or a proxy is invalid.
     """
     stores = ServerStores(clients)
     config = clients[0].config

@@ -1,4 +1,4 @@
-"""Audit records: each change that somebody makes through the server is on disk before it is made, with who asked for it."""
+"""Audit records: each change through the server is recorded on disk, with its sender, before it is made."""
 
 from __future__ import annotations
 

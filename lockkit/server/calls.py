@@ -71,12 +71,12 @@ class Endpoint(NamedTuple):
 
     Attributes:
         method: GET or POST.
-        path: The path; ``{uuid}`` stands for a parameter.
+        path: The path, with ``{uuid}`` for a parameter.
         scope: The scope that is needed; None: anybody may call it.
         meaning: A sentence for the reference.
         answer: The struct of the answer, or its media type.
-        handler: The function that answers. It may block, because it is called on a thread. A coroutine function must not: it is called on the event
-            loop, and so answers however much there is to do.
+        handler: The function that answers. It may block, on a thread. A coroutine function must not: it runs
+            on the event loop, and so answers however much there is to do.
         query: The struct of the parameters.
         body: The struct of the body.
         statuses: The statuses of answers that are errors, beside those that every endpoint may have.
@@ -101,7 +101,7 @@ def query_of(items: list[tuple[str, str]], struct: type[S]) -> S:
     """The parameters of a query.
 
     Raises:
-        HttpProblem: A parameter is not known, stands twice, or has a value that is not allowed.
+        HttpProblem: A parameter is not known, occurs twice, or has a value that is not allowed.
     """
     given: dict[str, str] = {}
     for key, value in items:

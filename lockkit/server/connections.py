@@ -1,8 +1,8 @@
-"""Limits that uvicorn does not have: how slow the peer of a connection may be, and how many connections there may be.
+"""Limits that uvicorn lacks: how slow the peer of a connection may be, and how many connections there may be.
 
-A peer that sends half a request, or does not read its answer, costs a descriptor for as long as it likes, and uvicorn's own time limit begins
-only with the first answer. Here every connection is looked at once a second. When there are as many as may be, a new one takes the place of
-those that have been without a complete request for longest, so that a peer with many of them shuts nobody out.
+A peer that sends half a request, or does not read its answer, would keep a descriptor for ever; uvicorn's
+time limit starts with the first answer. Here every connection is checked once a second. At the limit, a new
+one replaces those longest without a complete request, so that no peer with many of them shuts others out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["LimitedConnection", "LimitedConnections", "Limits", "descriptors"]
 _log = logging.getLogger("lockkit.server")
 
 _WANTED: Final = 4096
-"""Descriptors that the process asks for, if it may have as many."""
+"""Descriptors that the process requests, if it may have that many."""
 _PART: Final = 10
 """A tenth of all connections make room at once, so that a flood of new ones costs little."""
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
         head: Seconds in which the first request's head has to come, from the connection on.
         idle: Seconds from an answer to the first byte of the next request.
         body: Seconds from the head of a request to the end of its body.
-        unread: Seconds for which a peer may not read what is sent to it.
+        unread: Seconds for which a peer may not read sent data.
         closing: Seconds in which a peer has to read the rest of an answer after which the connection ends.
     """
 
@@ -72,11 +72,7 @@ def descriptors() -> int:
 
 
 class LimitedConnections(ServerState):
-    """The connections of a server.
-
-    Args:
-        limits: The limits.
-    """
+    """The connections of a server, within limits."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
@@ -84,18 +80,14 @@ class LimitedConnections(ServerState):
         self._told = -_QUIET
 
     def sweep(self, now: float) -> None:
-        """End the connections whose peers are too slow.
-
-        Args:
-            now: The time of the event loop, in seconds.
-        """
+        """End the connections whose peers are too slow. ``now`` is the event loop's time, in seconds."""
         for one in self._all():
             one.look(now)
             if one.overdue(now):
                 self._end(one)
 
     def arrived(self, new: LimitedConnection, now: float) -> None:
-        """Make room for a new connection by ending older ones on which nobody works. If there are none, the new one is ended."""
+        """Make room for a new connection by ending older idle ones; if there are none, end the new one."""
         if len(self.connections) <= self.limits.most:
             return
         for one in self._all():
@@ -117,7 +109,7 @@ class LimitedConnections(ServerState):
         return [one for one in self.connections if isinstance(one, LimitedConnection)]
 
     def _end(self, one: LimitedConnection) -> None:
-        # The transport tells its protocol only in the next round of the loop, and until then this one must not count.
+        # The transport notifies its protocol in the loop's next round; this one must not count till then.
         self.connections.discard(one)
         if one.phase in ("unread", "closing"):
             # Otherwise the kernel keeps what the peer does not read.

@@ -1,4 +1,4 @@
-"""The endpoints about alerts: what is wrong now, and what people decide about it."""
+"""The endpoints about alerts: the current ones, and people's decisions about them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _read(look: Callable[[], T]) -> T:
 
 
 def _write(change: Callable[[], T]) -> T:
-    """Change the files of the alerts. What is not allowed is a ConfigError.
+    """Change the files of the alerts. A forbidden change is a ConfigError.
 
     Raises:
         HttpProblem: They cannot be written.

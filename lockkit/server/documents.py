@@ -1,7 +1,7 @@
 """The JSON documents that only the server writes, and what it reads, as msgspec structs.
 
-Those that commands print, too, are in :mod:`lockkit.views.documents`. New versions may add fields, so a reader must ignore fields that it
-does not know. What the server reads may have no other fields, so that a typo is an error.
+Documents that commands print, too, are in :mod:`lockkit.views.documents`. New versions may add fields, so
+readers ignore unknown ones. What the server reads may have no other fields, so that a typo is an error.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Ping(Answer, tag="lockkit.ping/1"):
 
 
 class HealthReason(Struct):
-    """One reason for a verdict. `name` and `claim_id` are the lock and claim that it concerns (null: none)."""
+    """One reason for a verdict. `name` and `claim_id` are the lock and claim concerned (null: none)."""
 
     verdict: Verdict
     check: str
@@ -84,7 +84,7 @@ class HealthReason(Struct):
 
 
 class StoreHealth(Struct):
-    """The health of one store. `reasons` has what is wrong, the worst first; `counters` are those of `client.stats()` of this server."""
+    """The health of one store. `reasons`: the worst first; `counters`: `client.stats()` of this server."""
 
     id: str
     store: Store
@@ -107,7 +107,7 @@ class Health(Answer, tag="lockkit.health/1"):
 
 
 class ServedStore(Struct):
-    """A store of this server. `id` is what the parameter `store` takes. `stale_since`: its state was last read then, because it does not answer (null: it answers)."""
+    """A store of this server. `id`: for the parameter `store`; `stale_since`: last answer (null: answers)."""
 
     id: str
     store: Store
@@ -116,7 +116,7 @@ class ServedStore(Struct):
 
 
 class Stores(Answer, tag="lockkit.stores/1"):
-    """The stores of this server, and what the sender of the request may do (null: only look, because there is no token)."""
+    """The stores of this server, and the sender's name and scope (null: no token, so only to look)."""
 
     stores: Sequence[ServedStore]
     visitor: str | None
@@ -124,9 +124,9 @@ class Stores(Answer, tag="lockkit.stores/1"):
 
 
 class Change(Answer, tag="lockkit.change/1"):
-    """The locks of a store have changed since the last of these documents. `names` has those that did; with `more` others may have changed, too.
+    """The locks of a store have changed since the previous document: `names`, and with `more` maybe others.
 
-    `stale`: the store does not answer, for the reason in `error`; `stale_since` is when it last did (null: never, since the server began).
+    `stale`: the store does not answer, due to `error`; `stale_since`: its last answer (null: none yet).
     """
 
     number: int
@@ -142,7 +142,7 @@ class Change(Answer, tag="lockkit.change/1"):
 
 
 class Consequences(Answer, tag="lockkit.consequences/1"):
-    """Sentences about what an intervention would do to a claim, for a person who is to confirm it. The first one is the question. Times of day are in UTC."""
+    """Sentences on what an intervention would do, to be confirmed. The first asks. Times of day are UTC."""
 
     name: str
     act: Literal["evict", "ask-release"]
@@ -168,7 +168,10 @@ class StoreQuery(Struct, forbid_unknown_fields=True):
 
 
 class LocksQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a page of locks: those whose name matches `pattern` (`*`, `?`, `[ab]`) and which are in `state`, from `offset` on. Of each queue at most `waiters` waiters are told. With `apart` the names that begin with `@`, of pools and of lockkit itself, come last."""
+    """Parameters of a page of locks in `state` with names like `pattern` (`*`, `?`, `[ab]`), from `offset`.
+
+    Queues have at most `waiters` waiters. `apart`: names with `@`, of pools and of lockkit, come last.
+    """
 
     store: _StoreId | None = None
     pattern: Annotated[str, Meta(max_length=512)] | None = None
@@ -181,7 +184,7 @@ class LocksQuery(Struct, forbid_unknown_fields=True):
 
 
 class LockQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a look at one lock. Its waiters are told from `offset` on."""
+    """Parameters of a look at one lock, with waiters from `offset` on."""
 
     name: _Name
     store: _StoreId | None = None
@@ -190,7 +193,7 @@ class LockQuery(Struct, forbid_unknown_fields=True):
 
 
 class ConsequencesQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a question about an intervention: which it is, and the claim that was seen. `now` counts for an eviction."""
+    """Parameters of a question about an intervention: its kind, and the claim seen. `now` is for eviction."""
 
     name: _Name
     claim_id: _ClaimId
@@ -207,7 +210,11 @@ class FailuresQuery(Struct, forbid_unknown_fields=True):
 
 
 class HistoryQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a page of the past: of the lock `name`, and what was not over by `since` (seconds since the epoch). Of each list it has `limit` rows, without the `offset` newest, and with `search` those in which each of its words occurs, whatever its case: in names, owners, reasons and ends."""
+    """Parameters of a page of the past of `name`, without what was over by `since` (epoch seconds).
+
+    Lists have `limit` rows after the `offset` newest. `search`: words that must all occur, in any case, in
+    names, owners, reasons and ends.
+    """
 
     name: _Name | None = None
     search: Annotated[str, Meta(max_length=512)] = ""
@@ -218,7 +225,7 @@ class HistoryQuery(Struct, forbid_unknown_fields=True):
 
 
 class AckBody(Struct, forbid_unknown_fields=True):
-    """A remark of who deals with the alert. With `undo` nobody does any more."""
+    """A remark by the person who deals with the alert. `undo` takes that back."""
 
     comment: _Comment = ""
     undo: bool = False
@@ -226,7 +233,7 @@ class AckBody(Struct, forbid_unknown_fields=True):
 
 
 class SilenceBody(Struct, forbid_unknown_fields=True):
-    """For how many seconds nothing is to be told of the alert, and why."""
+    """For how many seconds the alert is not to be sent, and why."""
 
     seconds: Annotated[float, Meta(gt=0, le=31_622_400)]
     comment: _Comment = ""
@@ -240,7 +247,7 @@ class StoreBody(Struct, forbid_unknown_fields=True):
 
 
 class EvictBody(Struct, forbid_unknown_fields=True):
-    """The claim to evict, as it was seen. With `now` the next claim is granted before the holder has stopped."""
+    """The claim to evict, as it was seen. With `now` the next claim does not wait until the holder stops."""
 
     name: _Name
     claim_id: _ClaimId
@@ -259,7 +266,7 @@ class AskReleaseBody(Struct, forbid_unknown_fields=True):
 
 
 class QuarantineBody(Struct, forbid_unknown_fields=True):
-    """Why the GPU is to be given to nobody. `host` is the host whose GPU was seen."""
+    """Why the GPU is quarantined. `host` is the host whose GPU was seen."""
 
     host: Annotated[str, Meta(min_length=1, max_length=64)]
     reason: _Reason

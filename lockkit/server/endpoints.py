@@ -58,7 +58,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "GET",
         "/health",
         "view",
-        "The health of each store: healthy, warning or unhealthy, with the reasons. The status is 503 if it is unhealthy.",
+        "The health of each store: healthy, warning or unhealthy, with the reasons. "
+        "The status is 503 if it is unhealthy.",
         Health,
         looks.health,
         ok=(200, 503),
@@ -75,7 +76,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "GET",
         "/api/stores",
         "view",
-        "The stores of this server, with the ids that the parameter `store` takes, and what the sender may do.",
+        "The stores of this server, with the ids that the parameter `store` takes, "
+        "and what the sender may do.",
         Stores,
         looks.stores,
     ),
@@ -110,7 +112,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "GET",
         "/api/gpus",
         "view",
-        "The GPUs of the server's host, as `lockkit gpu ls --json` shows them; none, with a remark, if it has none.",
+        "The GPUs of the server's host, as `lockkit gpu ls --json` shows them; "
+        "none, with a remark, if it has none.",
         GpuLs,
         looks.gpus,
         StoreQuery,
@@ -128,7 +131,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "GET",
         "/api/history",
         "view",
-        "A page of the past of the store's locks, from the event journals of the server's host: the document of `lockkit history --json`.",
+        "A page of the past of the store's locks, from the event journals of the server's host: "
+        "the document of `lockkit history --json`.",
         History,
         past.history,
         HistoryQuery,
@@ -137,7 +141,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "GET",
         "/api/events",
         "view",
-        "The changes of the locks as server-sent events `change`, each with a document `lockkit.change/1`. The first one says how things are.",
+        "The changes of the locks as server-sent events `change`, each with a document `lockkit.change/1`. "
+        "The first one says how things are.",
         "text/event-stream",
         events.events,
         StoreQuery,

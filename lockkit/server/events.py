@@ -19,7 +19,7 @@ from lockkit.views.texts import rfc3339
 __all__ = ["change", "events"]
 
 _ALIVE = 10
-"""Seconds after which a stream without changes says that it is alive, and looks whether the token still counts."""
+"""Seconds until a quiet stream sends a sign of life, and checks whether the token is still valid."""
 _SEND = 20.0
 """Seconds for which a reader may not read."""
 

@@ -1,7 +1,7 @@
-"""Proxies in front of the server: what they say of a request counts only if they are named in the configuration.
+"""Proxies in front of the server: their headers count only if the configuration names them.
 
-Anybody can send the headers ``X-Forwarded-For`` and ``X-Forwarded-Proto``. A proxy appends to the first one the address from which it got the
-request, so it is read from its end, up to the first address that is no proxy.
+Anybody can send ``X-Forwarded-For`` and ``X-Forwarded-Proto``. A proxy appends the address of its client to
+the first one, so that is read from its end, up to the first address that is no proxy.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _address(text: str) -> _Address | None:
-    """The address in a text, which may have a port. An IPv4 address in the form of IPv6 becomes an IPv4 address. None if the text is no address."""
+    """The address in a text, perhaps with a port; None if there is none. IPv4 in IPv6 becomes IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -1,8 +1,7 @@
-"""The checks that every request passes before anything else sees it: limits, the Host header, writes from other sites, and the token.
+"""The first checks of every request: limits, the Host header, writes from other sites, and the token.
 
-The page of another site may make a browser send requests to this server, also by a name of its own that leads here (DNS rebinding). So the
-Host header must be a name that is known, or an address; and a request that changes something must come from a page of this server, or
-from a program.
+Another site's page may make a browser send requests here, even by a name of its own (DNS rebinding). So Host
+must be a known name or an address, and a request for a change must come from this server's page or a program.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _ONCE = (
     "sec-fetch-site",
     "transfer-encoding",
 )
-"""Headers that may stand only once, because whoever reads another one of them than this server decides by something else."""
+"""Headers that may occur only once: a proxy may decide by another one of them than this server."""
 _COOKIES = 4
 """Cookies of this server's name that are tried."""
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -74,7 +73,7 @@ def host_in(header: str) -> str:
 
 
 def may_be_called(header: str, hosts: Collection[str]) -> bool:
-    """Whether a Host header is a known name, or an address. Another site's name never is an address, so it cannot lead here."""
+    """Whether a Host header is a known name or an address. Another site's name is never an address."""
     host = host_in(header)
     try:
         ipaddress.ip_address(host.partition("%")[0])
@@ -84,12 +83,12 @@ def may_be_called(header: str, hosts: Collection[str]) -> bool:
 
 
 def may_come_from(headers: Headers, hosts: Collection[str], *, by_cookie: bool) -> bool:
-    """Whether a request that changes something comes from a place that may send one: a page of this server, or a program.
+    """Whether a request for a change comes from a page of this server or a program.
 
     Args:
-        headers: The headers. A browser says from which page a request comes, in Origin and in Sec-Fetch-Site, and no page can change that.
+        headers: The headers. In Origin and Sec-Fetch-Site a browser names the page, which cannot change them.
         hosts: The names of this server, as a proxy in front of it may have another one.
-        by_cookie: Whether a browser sent a cookie with it. Then it has to say where it comes from.
+        by_cookie: Whether a browser sent a cookie with it. Then it must name its origin.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site not in (None, "same-origin", "none"):
@@ -110,7 +109,7 @@ class Guard:
 
     Args:
         app: The application.
-        tokens: The tokens; None: there are none, so that everybody may look and nobody may change anything.
+        tokens: The tokens; None: everybody may look, and nobody may change anything.
         hosts: Names by which the server may be called, in addition to those of this host and to addresses.
         open_paths: Paths that need no token.
     """
@@ -184,7 +183,7 @@ class Guard:
         return visitor
 
     def visitor(self, headers: Headers, cookie_name: str) -> Visitor | None:
-        """The sender, by the token or the cookie of the page; None if the server has tokens and this is none of them.
+        """The sender, by token or cookie; None if the server has tokens and this request has none of them.
 
         Raises:
             HttpProblem: The request has an Authorization that is wrong.
@@ -233,16 +232,15 @@ def _wrong(message: str) -> HttpProblem:
 
 
 def cookie_of(scope: Scope) -> str:
-    """The name of the cookie of the server that a request has reached: its port, because a browser sends the cookies of a host to all ports."""
+    """The name of the cookie, with the server's port: a browser sends the cookies of a host to all ports."""
     port = (scope.get("server") or (None, None))[1]
     return _COOKIE if port is None else f"{_COOKIE}-{port}"
 
 
 def _cookies(headers: Headers, name: str) -> Iterator[str]:
-    """The cookies that may be of a page of this server. A program at another port of the host can set one of the same name.
+    """Cookies that may be this server's. A program at another port of the host can set one of the same name.
 
-    They are not read by ``http.cookies``, which takes time that grows with the square of the length of what a stranger may send, and
-    gives up at a cookie of another program that it does not understand.
+    ``http.cookies`` takes quadratic time on a stranger's input, and gives up at other programs' cookies.
     """
     for one in ";".join(headers.getlist("cookie")).split(";"):
         called, _, value = one.strip().partition("=")

@@ -24,7 +24,7 @@ __all__ = ["VERDICTS", "health", "worst"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("healthy", "warning", "unhealthy")
 """The verdicts, the best first."""
 _SHOWN = 20
-"""Claims of one kind that are told one by one."""
+"""The most claims of one kind that are listed one by one."""
 _OF_FINDING: Final[dict[str, Verdict]] = {"ok": "healthy", "warning": "warning", "error": "unhealthy"}
 _RIGHTS = "rights"
 """The check of what the login may do. One that may only look is enough for a server that only shows."""
@@ -44,13 +44,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def health(identity: str, client: Client, look: Look | LockkitError) -> StoreHealth:
-    """Check one store.
-
-    Args:
-        identity: The id of the store.
-        client: The client of the store.
-        look: The locks of the store, or why they could not be looked at.
-    """
+    """Check one store, by its locks or the error of reading them."""
     reasons: list[HealthReason] = []
     cases: list[Case] = []
     reachable = not isinstance(look, LockkitError)
@@ -87,7 +81,7 @@ def health(identity: str, client: Client, look: Look | LockkitError) -> StoreHea
 
 
 def _cases(client: Client, look: Look) -> Iterator[Case]:
-    """The word of recovery on each hold, without the oracles of plugins: a page of health costs no request to another service."""
+    """Recovery's judgement of each hold, without oracles: a health check asks no other service."""
     config = client.config
     context = CheckContext(
         client, Tiers(config.age_warning, config.age_soft, config.age_hard), Oracles((), 0.0)
@@ -131,7 +125,7 @@ def _of_finding(found: Finding) -> HealthReason:
 
 
 def _failures(client: Client) -> int:
-    """The failed releases of this user on this host at this store that nobody has resolved."""
+    """The unresolved failed releases of this user on this host at this store."""
     try:
         records = journal.read(client.config.state_place(create=False).path)
     except (OSError, LockkitError):

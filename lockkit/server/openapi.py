@@ -67,7 +67,7 @@ def openapi(endpoints: Sequence[Endpoint], server: str = "/") -> dict[str, Any]:
 
 
 def parameters_of(one: Endpoint) -> list[str]:
-    """The names of the parameters, or of the properties of the body; those that may be left out have a question mark."""
+    """The names of the parameters, or of the body's properties; optional ones end with a question mark."""
     return [
         f"{field.encode_name}{'' if field.required else '?'}"
         for field in msgspec.structs.fields(one.query if one.body is None else one.body)
@@ -139,7 +139,7 @@ def _query_parameters(one: Endpoint) -> list[dict[str, Any]]:
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter. A parameter that may be left out is null in the struct, but no text stands for null in a query."""
+    """The schema of a parameter. Optional ones are null in the struct, but no text in a query is null."""
     field = dict(field)
     options = [each for each in field.pop("anyOf", ()) if each != {"type": "null"}]
     if "enum" in field:

@@ -1,7 +1,7 @@
 """The page of the server: the files of the folder ``page``, which browsers read as they are.
 
-The page has no data. Its scripts ask the endpoints for it, as the visitor, so the files need no token. They are read once, when the
-application is made, so that no path in a request ever becomes a path of the file system.
+The page has no data. Its scripts ask the endpoints for it, as the visitor, so the files need no token. They
+are read once, when the application is made, so that no path in a request becomes a path of the file system.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALLOWED: Final = (
     "form-action 'self'",
 )
 _POLICY: Final = "; ".join(_ALLOWED)
-"""The Content-Security-Policy of the page: nothing from elsewhere, and no script or style within the markup."""
+"""The page's Content-Security-Policy: nothing from elsewhere, no script or style within the markup."""
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -51,7 +51,7 @@ def page_routes() -> list[Route]:
 
 
 def to_the_page(root: str) -> Response:
-    """The answer to a request for the application without the slash at the end, against which no relative URL can be resolved."""
+    """The answer to a request without the final slash, against which relative URLs would not resolve."""
     return RedirectResponse(f"{root}/", 308)
 
 
@@ -61,7 +61,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._data = path.read_bytes()
         self._tag = f'"{hashlib.sha256(self._data).hexdigest()[:20]}"'
-        # A browser asks each time whether its copy is still the file, so that no page mixes the files of two versions for long.
+        # A browser revalidates its copy each time, so that no page mixes the files of two versions for long.
         self._headers = {
             "cache-control": "no-cache",
             "content-security-policy": _POLICY,

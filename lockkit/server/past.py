@@ -25,14 +25,14 @@ __all__ = ["history"]
 
 T = TypeVar("T", "PastHold", "PastWait", "Happening")
 _LARGEST: Final = 512 * 1024 * 1024
-"""Bytes of journals that are read for one answer, about a million rows: as many as a host keeps by default. More takes too long."""
+"""The most bytes of journals read for an answer, a million rows: what a host keeps by default."""
 _PATIENCE: Final = 10.0
 _reading = threading.Lock()
 """Journals are read by one thread at a time."""
 
 
 def history(call: Call) -> documents.History:
-    """A page of what happened to the locks of the store, in the order of time. The first page has the newest rows."""
+    """A page of the past of the store's locks, in order of time. The first page has the newest rows."""
     query, client = call.query, call.store.client
     files = journals(client.config)
     if not files:
@@ -74,7 +74,7 @@ def _said(row: PastHold | PastWait | Happening) -> str:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a journal with the files into which it was renamed. A file that is just renamed counts as nothing."""
+    """The bytes of a journal and its renamed files. A file that is just being renamed counts as 0."""
     total = 0
     for each in (path, *rotated(path)):
         try:

@@ -47,8 +47,8 @@ class HttpProblem(Exception):
     Args:
         status: The status of the answer.
         kind: A word for programs.
-        message: What happened, in a sentence.
-        hint: What to do.
+        message: The problem, in a sentence.
+        hint: The remedy.
         name: The lock.
         holder: The claim that is in the way.
         headers: Headers of the answer.

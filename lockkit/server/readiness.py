@@ -1,4 +1,4 @@
-"""Whether a store answers, for probes: said within a second, also while the store hangs and however many ask."""
+"""Whether a store answers, for probes: within a second, even if the store hangs and many ask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Readiness:
     """One question to a store at a time, on a thread of its own, for all who ask.
 
     Args:
-        ask: A question to the store, which raises a LockkitError if it does not answer. It may block.
+        ask: A question to the store, which may block; raises a LockkitError if it does not answer.
     """
 
     def __init__(self, ask: Callable[[], object]) -> None:
@@ -45,12 +45,12 @@ class Readiness:
             return False
 
     def _question(self) -> tuple[Future[bool], float]:
-        """The question that is asked, or whose answer still counts, and when it was begun."""
+        """The question under way, or whose answer still counts, and when it started."""
         with self._mutex:
             now = time.monotonic()
             if self._asked is None or (self._asked.done() and now - self._ended >= _COUNTS):
                 self._asked, self._begun = Future(), now
-                # A future that runs cannot be cancelled, so one who stops waiting takes the answer from nobody else.
+                # A running future cannot be cancelled, so one who stops waiting takes no answer from others.
                 self._asked.set_running_or_notify_cancel()
                 threading.Thread(
                     target=self._answer, args=(self._asked,), name="lockkit-server-ready", daemon=True

@@ -1,4 +1,4 @@
-"""The server of ``lockkit serve``: uvicorn with this application, and beside it the alert engine and, if it is configured, recovery."""
+"""The server of ``lockkit serve``: uvicorn with this application, the alert engine and optional recovery."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger("lockkit.server")
 _GRACE: Final = 5
 """Seconds that answers may take at the end."""
 _CONNECTIONS: Final = 1000
-"""Connections at the same time, and at most half of the descriptors, so that stores and journals have the others."""
+"""Simultaneous connections; at most half of the descriptors, so that stores and journals have the others."""
 _ACCEPTED: Final = 32
 """Connections that are accepted at once, before any of them can be refused."""
 _QUEUE: Final = 1024
@@ -128,7 +128,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # uvicorn would believe whoever is on this host; see lockkit.server.forwarding
+                proxy_headers=False,  # uvicorn would trust this whole host; see lockkit.server.forwarding
                 timeout_graceful_shutdown=_GRACE,
                 **options,
             )
@@ -141,7 +141,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
             for listening in self.servers[0].sockets:
-                # asyncio takes one number for both, and a short queue of the kernel would delay whoever comes in a flood by a second.
+                # asyncio has one number for both; a short kernel queue would delay clients of a flood by 1 s.
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.listen(_QUEUE)
             host, port, *_ = self.servers[0].sockets[0].getsockname()
@@ -175,10 +175,10 @@ def serve(
         where: Where to listen.
         ready: Called when the server listens, with the address.
         root_path: The prefix that a proxy in front of the server removes from each path.
-        inboxes: The clients of which alerts are told, each with the inbox with which it was connected.
+        inboxes: The clients that have alerts, each with the inbox with which it was connected.
 
     Raises:
-        ConfigError: The address is not allowed without tokens, or cannot be used, or the tokens, a rule or a channel cannot be used.
+        ConfigError: The address, tokens, a rule or a channel is invalid; or the address needs tokens.
         BackendUnavailable: Alerts need a state folder, and there is none.
     """
     config = clients[0].config

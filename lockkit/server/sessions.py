@@ -1,4 +1,4 @@
-"""Signing in: the page exchanges a token for a cookie, because a browser's EventSource sends no header of its own."""
+"""Signing in: the page exchanges a token for a cookie, because an EventSource cannot send headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["sign_in", "sign_out"]
 
 
 def sign_in(call: Call) -> Response:
-    """Set the cookie for the bearer of a token. The page's scripts cannot read it, and no other site's page can have it sent."""
+    """Set a cookie for the bearer of a token. No script can read it, no other site's page can send it."""
     assert call.tokens is not None
     token = call.body.token.strip()
     visitor = call.tokens.visitor(token)

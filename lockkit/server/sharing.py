@@ -1,4 +1,4 @@
-"""One answer for many who ask at the same time: the store is asked once for all of them, and the less often the longer it takes to answer."""
+"""One answer for all who ask at the same time: the store is asked once, less often if it is slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Shared"]
 
 T = TypeVar("T")
 _SHARE = 4.0
-"""An answer that took one second to make counts for four seconds, so that at most a fifth of the time is spent on making answers."""
+"""An answer that took one second counts for four, so that a fifth of the time at most goes into answers."""
 _LONGEST = 30.0
 
 
@@ -23,7 +23,7 @@ class Shared(Generic[T]):
     Args:
         make: The function. While it runs, the others wait for its answer.
         seconds: How long an answer counts at least.
-        patience: Seconds after which the answer before is given, if there is one, the last call raised nothing, and nothing was changed since.
+        patience: Seconds until the previous answer is given, if the last call succeeded and nothing changed.
     """
 
     def __init__(self, make: Callable[[], T], seconds: float, patience: float | None = None) -> None:

@@ -39,7 +39,7 @@ _GPUS = 2.0
 
 
 def id_of(client: Client) -> str:
-    """The name of a client's store in requests: its scheme and a part of a hash of its URL and namespace, the same after a restart."""
+    """The id of a store in requests, the same after a restart: its scheme and a hash of URL and namespace."""
     scheme = re.split(r"[+:]", client.url, maxsplit=1)[0].lower()
     return f"{scheme}-{digest(f'{client.url} {client.namespace}')[:8]}"
 
@@ -48,8 +48,7 @@ class ServerStore:
     """One store of a server: its client, and what many viewers share.
 
     Attributes:
-        id: The name of the store in requests: its scheme and a part of a hash of its URL and namespace, so that it means the same store after
-            a restart with other stores.
+        id: The id of the store in requests; see :func:`id_of`.
         readiness: Whether the store answers.
     """
 
@@ -65,7 +64,7 @@ class ServerStore:
         self._gpus = Shared(self._look_at_gpus, _GPUS)
 
     def lock(self, name: str) -> tuple[Look, float]:
-        """A look at one lock, whether it is free or not, and when it was made, in seconds since 1970. Those who ask at the same time share it.
+        """A shared look at one lock, free or not, and when it was made, in seconds since 1970.
 
         Raises:
             LockkitError: The store did not answer.

@@ -1,8 +1,8 @@
-"""Tokens: who may use the server, and for what. They stand in a file that only its owner can read.
+"""Tokens: who may use the server, and for what, in a file that only its owner can read.
 
-Each line of the file is ``NAME SCOPE TOKEN``; empty lines, and lines that begin with ``#``, are left out. A name is written to the audit
-records. The scopes are ``view`` (look), ``operate`` (also evict, ask for a release, quarantine, silence and acknowledge), and ``admin``.
-The file is read again when it has changed, so a token that is removed from it is refused at once.
+Each line is ``NAME SCOPE TOKEN``; empty lines and lines with a ``#`` first are skipped. Audit records have
+the name. The scopes are ``view`` (look), ``operate`` (also evict, ask for a release, quarantine, silence and
+acknowledge), and ``admin``. A changed file is read again, so a removed token is refused at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 
 
 class Visitor(NamedTuple):
-    """The sender of a request: the name of the token, its scope, and whether the token came in the page's cookie."""
+    """The sender of a request: the token's name and scope, and whether it came in the page's cookie."""
 
     name: str
     scope: Scope
@@ -59,7 +59,7 @@ def allows(scope: Scope, needed: Scope) -> bool:
 
 
 def how_to_make(file: str | None = None) -> str:
-    """The commands that make a token, for the file that is configured, or for one in the user's configuration folder."""
+    """The commands that make a token, for the configured file or one in the user's configuration folder."""
     where = file or "$HOME/.config/lockkit/serve-tokens"
     made = "$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')"
     line = f'(umask 077; echo "$USER admin {made}" >> "{where}")'
@@ -73,8 +73,7 @@ class TokenFile:
         path: The file. ``~`` is replaced.
 
     Raises:
-        ConfigError: The file cannot be read, can be read or written by others, belongs to another user than this one or root, or a line of it
-            cannot be understood.
+        ConfigError: The file is unreadable, open to others, another user's (but for root's), or malformed.
     """
 
     def __init__(self, path: str) -> None:
@@ -86,7 +85,7 @@ class TokenFile:
         self._load()
 
     def visitor(self, token: str) -> Visitor | None:
-        """The bearer of a token; None if no line has it. The time that this takes does not depend on the token's characters."""
+        """The bearer of a token; None if it is unknown. Takes the same time whatever the characters."""
         digest = hashlib.sha256(token.encode(errors="replace")).digest()
         found: Visitor | None = None
         for entry in self._now():
@@ -95,7 +94,7 @@ class TokenFile:
         return found
 
     def session(self, token: str, now: float) -> str | None:
-        """The value of a cookie that stands for a token for 12 hours, or for less if the token is removed; None if no line has the token."""
+        """A cookie for a token, valid for 12 hours or until its removal; None for an unknown token."""
         visitor = self.visitor(token)
         if visitor is None:
             return None
@@ -104,7 +103,7 @@ class TokenFile:
         return f"{head}:{_seal(head, digest)}"
 
     def signed_in(self, cookie: str, now: float) -> Visitor | None:
-        """The bearer of the token for which a cookie was made; None if there is none, or if the cookie is too old."""
+        """The bearer of the token for which a cookie was made; None if it is removed, or too old."""
         head, _, seal = cookie.rpartition(":")
         _, _, until = head.rpartition(":")
         found: Visitor | None = None

@@ -1,7 +1,7 @@
 """The locks of one store, as all viewers of the server see them: one poller, however many watch.
 
-The poller is a thread that runs while somebody watches. A viewer has no queue of its own. It knows the number of the last change that it has
-seen, and is told of all that came later; if the list of changes no longer goes back that far, it is told to look at everything again.
+The poller is a thread that runs while somebody watches. A viewer has no queue: it knows the number of the
+last change that it saw, and gets all later ones, or is sent to look at everything if the list is too short.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VIEWERS: Final = 200
 _REMEMBERED = 256
 """Changes that are remembered."""
 _TOLD = 100
-"""Names that one message tells; if more have changed, it says so."""
+"""The most names in one message; if more have changed, it says so."""
 _PATIENCE = 5.0
 """Seconds that a viewer waits for a look, if an earlier one can be shown instead, with its time."""
 
@@ -83,7 +83,7 @@ class StoreWatch:
 
     Args:
         client: The client.
-        interval: Seconds between two looks while somebody watches. A look that takes long is followed by a longer pause.
+        interval: Seconds between two looks while somebody watches. A slow look is followed by a longer pause.
     """
 
     def __init__(self, client: Client, interval: float = 1.0) -> None:
@@ -118,7 +118,7 @@ class StoreWatch:
         return None if self._error is None else self._at
 
     def look(self) -> tuple[Look, float]:
-        """All locks of the namespace, longest wait first, as they were a moment ago, and the time of the look. Blocks; for a thread.
+        """All locks of the namespace a moment ago, longest wait first, and the time of the look. Blocks.
 
         Raises:
             BackendError: The store does not answer.
@@ -154,7 +154,7 @@ class StoreWatch:
                 self._wake.notify_all()
 
     def since(self, number: int | None) -> Seen | None:
-        """All changes after a number, as one; None if there are none. ``number`` None: the viewer knows nothing yet."""
+        """All changes after ``number`` as one; None if there are none. A new viewer passes None."""
         with self._mutex:
             if number == self._number or (self._seen is None and self._error is None):
                 return None
@@ -172,7 +172,7 @@ class StoreWatch:
             )
 
     def close(self, patience: float = 5.0) -> None:
-        """End every viewer's stream, and the poller. Returns when the poller has ended, or after ``patience`` seconds."""
+        """End every viewer's stream, and the poller. Waits at most ``patience`` seconds for its end."""
         with self._mutex:
             self._closed = True
             bells, thread = [*self._bells], self._thread
@@ -239,7 +239,7 @@ def _state(info: LockInfo) -> tuple[object, ...]:
 
 
 def _claim_state(claim: ClaimInfo) -> tuple[object, ...]:
-    # A store that keeps times of CLOCK_BOOTTIME tells each look other microseconds.
+    # A store that keeps times of CLOCK_BOOTTIME gives each look other microseconds.
     return (
         claim.claim_id,
         claim.state,

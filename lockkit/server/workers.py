@@ -17,7 +17,7 @@ _SECONDS: Final = 20.0
 """Seconds that an answer may take."""
 _THREADS: Final = 16
 _MOST: Final = 64
-"""Requests that may be at work or wait for a thread; further ones are refused, so that they do not pile up while a store is slow."""
+"""The most requests at work or waiting; more are refused, lest they pile up while a store is slow."""
 
 
 class Workers:
@@ -29,7 +29,7 @@ class Workers:
         self._calls = 0
 
     async def do(self, work: Callable[[], T]) -> T:
-        """The result of blocking work, on a thread and within the time limit. Work that takes longer goes on, but nobody waits for it.
+        """The result of blocking work, on a thread, within the time limit. Longer work goes on unawaited.
 
         Raises:
             HttpProblem: There is too much to do, or the work takes too long.
