@@ -1,4 +1,4 @@
-"""Locks for Celery tasks: run a task only while it holds a lock, a semaphore, members of a pool, or a GPU. Needs the extra ``celery``.
+"""Locks for Celery tasks: run a task only with its lock, semaphore, pool members or GPU. Extra: ``celery``.
 
 from lockkit.integrations.celery import LockedTask
 

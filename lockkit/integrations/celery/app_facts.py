@@ -1,4 +1,4 @@
-"""The facts of a Celery app and of its locked tasks that :mod:`lockkit.integrations.celery.checks` compares, and the form of one check."""
+"""The facts of a Celery app and its locked tasks, for :mod:`lockkit.integrations.celery.checks`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Setup(NamedTuple):
     """The facts of one app's configuration.
 
     Attributes:
-        visibility_timeout: Seconds after which the broker delivers an unacknowledged message again; None if it does not.
+        visibility_timeout: Seconds until the broker redelivers an unacknowledged message; None for never.
         pool: The name of the pool, as ``worker_pool`` has it.
-        concurrency: The configured number of tasks that a worker runs at once; None for the number of processors.
+        concurrency: The configured number of tasks that a worker runs at once; None: one for each processor.
         prefetch: ``worker_prefetch_multiplier``; 0 for no limit.
         results: Whether there is a result backend.
         shared_broker: Whether workers on other hosts can reach the broker.
@@ -65,9 +65,9 @@ class Row(NamedTuple):
 
     Attributes:
         name: The name of the mistake; the finding is called ``celery-NAME``.
-        mistake: What does not fit what, for the reference.
+        mistake: The mismatch, for the reference.
         change: The setting to change, for the finding and the reference.
-        found: Says what is wrong with a task, as a clause that follows its name, or None.
+        found: Returns a task's mistake, as a clause that follows its name, or None.
     """
 
     name: str

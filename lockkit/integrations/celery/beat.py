@@ -1,4 +1,4 @@
-"""A scheduler for ``celery beat`` of which any number may run: the one that holds a lock sends, and the others stand by.
+"""A scheduler for ``celery beat`` of which many may run: the one with the lock sends, the others stand by.
 
 ::
 
@@ -35,24 +35,24 @@ logger = logging.getLogger(__name__)
 
 _SETTINGS = ("lock", "scheduler", "ttl")
 _PATIENCE = 10.0
-"""The most seconds that a tick of a beat that stands by may take. A beat that runs as a thread is ended between ticks only."""
+"""The longest tick of a standby beat, in seconds. A beat that runs as a thread ends between ticks only."""
 _STORE_AGAIN = 5.0
 """Seconds until a store is asked again that did not answer, or whose namespace is drained."""
 
 
 class LockedScheduler(Scheduler):
-    """A scheduler that sends only while it holds a lock; it stands by otherwise, and takes over once the holder is gone.
+    """A scheduler that sends only while it holds a lock; otherwise it stands by until the holder is gone.
 
-    What is sent, and when, is decided by another scheduler, which is opened when the lock is granted and closed when it is lost:
-    Celery's own, or any subclass of ``celery.beat.Scheduler``.
+    Another scheduler decides what is sent and when: Celery's own, or any subclass of
+    ``celery.beat.Scheduler``, opened when the lock is granted and closed when it is lost.
 
-    Nothing is sent without the lock: it is checked immediately before each message is handed to the broker. No due time gets two
-    messages, even if a beat that was stopped wakes up in the middle of a message, because a run is put on record in the store before it
-    is sent; see :class:`~lockkit.integrations.celery.beat_runs.Runs`. A run that is on record and whose message could not be sent is
-    skipped. If the holder was killed, another beat takes over within the ttl.
+    Nothing is sent without the lock, which is checked immediately before each message is handed to the
+    broker. No due time gets two messages, even if a stopped beat wakes up in one, because runs are recorded
+    in the store first; see :class:`~lockkit.integrations.celery.beat_runs.Runs`. A recorded run whose message
+    fails is skipped. If the holder was killed, another beat takes over within the ttl.
 
     Settings of the Celery app:
-        lockkit_beat_lock: The name of the lock; ``celery-beat:`` and the app's name unless set. Beats with one name are one.
+        lockkit_beat_lock: The name of the lock; ``celery-beat:`` and the app's name unless set.
         lockkit_beat_ttl: The ttl in seconds; that of the configuration of lockkit unless set.
         lockkit_beat_scheduler: The scheduler that decides, as a class or its path.
     """
@@ -71,7 +71,7 @@ class LockedScheduler(Scheduler):
     # -- what beat calls
 
     def tick(self, *args: Any, **keywords: Any) -> float:
-        """Send what is due, if the lock is held, or wait a while for the lock. Returns the seconds until the next call."""
+        """Send what is due under the lock, or wait for it. Returns the seconds until the next call."""
         if self._lease is not None and not self._lease.valid():
             self._step_down("lost")
         if self._term is None and not self._take_over():
@@ -90,7 +90,7 @@ class LockedScheduler(Scheduler):
             self._term.sync()
 
     def close(self) -> None:
-        """Close the schedule and release the lock, which another beat then gets at once. May be called twice."""
+        """Close the schedule and release the lock, which frees it for another beat. Idempotent."""
         self._step_down("normal")
         client, self._client = self._client, None
         if client is not None:
@@ -117,7 +117,7 @@ class LockedScheduler(Scheduler):
         return str(self._settings.get("lock", f"celery-beat:{self.app.main or 'default'}"))
 
     def _take_over(self) -> bool:
-        """Wait for the lock, for no longer than one tick may take, and open the schedule once it is held. Returns whether it is."""
+        """Wait for the lock, one tick at most, and open the schedule if it is held. Returns whether it is."""
         self._pause = 0.0
         try:
             if self._client is None:  # late: beat may fork after it has made its scheduler
@@ -181,7 +181,8 @@ def _settings(app: Any) -> dict[str, Any]:
     given = {key.removeprefix(BEAT): value for key, value in given_to(app).items() if key.startswith(BEAT)}
     for name in given.keys() - set(_SETTINGS):
         raise ConfigError(
-            f"the configuration of the Celery application has {PREFIX}{BEAT}{name}, which is no setting of beat's lock",
+            f"the configuration of the Celery application has {PREFIX}{BEAT}{name}, "
+            "which is no setting of beat's lock",
             hint=f"the settings: {', '.join(PREFIX + BEAT + name for name in _SETTINGS)}",
         )
     return {name: value for name, value in given.items() if value is not None}
@@ -219,7 +220,7 @@ def _while_held(base: type[Any], runs: Runs) -> type[Any]:
 
 
 def _checking(base: type[Any], lease: Lease) -> type[Any]:
-    """A subclass of a producer class that hands a message to the broker only while the lock is held, at each attempt."""
+    """A subclass of a producer class that checks the lock at each attempt to hand over a message."""
 
     class Producer(base):
         """A producer of messages."""

@@ -1,4 +1,4 @@
-"""The last run of each entry of a schedule, on record in the store, so that a beat that takes over goes on where the last one stopped."""
+"""The last run of each entry of a schedule, recorded in the store, so that another beat can continue."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class Overtaken(Exception):
 
 
 class Runs:
-    """The runs that one holder of a beat's lock begins. Each is put on record before it is sent, by compare and swap.
+    """The runs that one holder of a beat's lock starts, each recorded by compare and swap before it is sent.
 
-    An entry's next due time follows from its last run. Two beats that know the same last run would send for the same due time, and
-    only one of them gets its run on record. So no due time is sent for twice; a beat that dies between the record and the message
-    has not sent for it at all.
+    Due times follow from the last run. Of two beats with the same last run, only one gets the next one on
+    record. So no due time is sent for twice; a beat that dies between record and message has not sent for it.
 
     Args:
         client: A client.
@@ -42,7 +41,7 @@ class Runs:
         self._versions: dict[str, int] = {}
 
     def resume(self, entries: Iterable[Any]) -> None:
-        """Let each entry go on from the last run on record, whichever beat sent it. An entry without a record gets one.
+        """Let entries continue from the last recorded run, whichever beat sent it; record new entries.
 
         Raises:
             BackendError: The store cannot be asked.
@@ -64,14 +63,14 @@ class Runs:
                 entry.last_run_at = last
 
     def begin(self, entry: Any, at: datetime) -> None:
-        """Put a run on record, before it is sent. While the store is away the call tries again, until the hold is over.
+        """Record a run before it is sent. While the store is away, retries until the hold is over.
 
         Args:
             entry: The entry as it was when it became due.
             at: The time of the run, from which the next due time follows.
 
         Raises:
-            LeaseLost, NotHeld: The lock is not held any more; the run is not on record, and the next holder sends it.
+            LeaseLost, NotHeld: The lock is not held; the run is not on record, and the next holder sends it.
             Overtaken: Another beat has put a later run on record.
         """
         while True:
@@ -108,7 +107,7 @@ class Runs:
 
 
 def _run_of(record: Record, entry: Any) -> datetime | None:
-    """The last run on record, in the time zone in which the entry has its own, by which its schedule compares hours; None if it cannot be read."""
+    """The last recorded run, in the entry's time zone, by which its schedule compares; None if unreadable."""
     try:
         last = datetime.fromisoformat(str(record.value["last_run_at"]))
     except (KeyError, ValueError):

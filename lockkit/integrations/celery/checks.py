@@ -1,7 +1,4 @@
-"""The table of all mistakes that ``lockkit doctor --celery`` looks for, and those of them for which a task is refused.
-
-:mod:`lockkit.integrations.celery.reading_app` reads the facts from an app.
-"""
+"""The mistakes that ``lockkit doctor --celery`` looks for, and those for which a task is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +25,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         "options",
         "error",
-        "options that no lock fits with this configuration: a pool that is not in it, too few members, `min_hold` above `max_hold`",
+        "options that no lock fits with this configuration: a pool that is not in it, too few members, "
+        "`min_hold` above `max_hold`",
         "correct the options of the task, or the configuration of lockkit",
         mistakes.refused,
     ),
@@ -36,7 +34,8 @@ ROWS: tuple[Row, ...] = (
         "processes",
         "error",
         "a store whose locks are those of one process (`memory:`), in a pool of processes",
-        "set lockkit_url (or LOCKKIT_URL) to a store that all workers reach, or to sqlite: if all run on one host",
+        "set lockkit_url (or LOCKKIT_URL) to a store that all workers reach, "
+        "or to sqlite: if all run on one host",
         mistakes.each_process,
     ),
     Row(
@@ -141,7 +140,8 @@ ROWS: tuple[Row, ...] = (
         "delivered-twice",
         "warning",
         "late acknowledgement, and runs longer than the visibility timeout",
-        f"set time_limit= below the visibility timeout, or raise {_VISIBILITY}; hand the fence to what is written to",
+        f"set time_limit= below the visibility timeout, or raise {_VISIBILITY}; "
+        "hand the fence to what is written to",
         mistakes.delivered_twice,
     ),
     Row(

@@ -1,7 +1,7 @@
 """The client of a Celery application: one for each application, made when a task first needs a lock.
 
-A worker forks its children before any task runs, so the client is made in the child. If the parent has used the client already (an
-eager task, for instance), a forked child may go on with it, because it opens connections of its own.
+A worker forks its children before any task runs, so the client is made in the child. If the parent has used
+its client already (for an eager task), a forked child may go on with it, with connections of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["BEAT", "PREFIX", "client_of", "close_clients", "given_to", "settings
 PREFIX = "lockkit_"
 """The beginning of the keys of lockkit in the configuration of a Celery application."""
 BEAT = "beat_"
-"""The beginning of those keys, after the prefix, that are for the scheduler of beat alone; see :mod:`lockkit.integrations.celery.beat`."""
+"""The start of those keys, after the prefix, that are for :mod:`lockkit.integrations.celery.beat` alone."""
 TTL = 60.0
 """Seconds that the store keeps a task's claim without renewal, unless the configuration says otherwise."""
 _BESIDE = ("namespace", "profile", "scope", "state_dir", "strict", "url")
@@ -32,7 +32,7 @@ _clients: weakref.WeakKeyDictionary[object, Client] = weakref.WeakKeyDictionary(
 def client_of(app: Celery) -> Client:
     """The client of an application.
 
-    The settings are lockkit's own, and those of the application override them: ``app.conf.lockkit_url``, ``lockkit_namespace``, ``lockkit_ttl``, ...
+    The application overrides lockkit's settings: ``app.conf.lockkit_url``, ``lockkit_namespace``, ...
 
     Raises:
         ConfigError, PluginError: As :func:`lockkit.connect`.
@@ -46,7 +46,7 @@ def client_of(app: Celery) -> Client:
 
 
 def close_clients() -> None:
-    """Close the clients of this process, at the end of a pool process and for tests. The next task makes another one."""
+    """Close this process's clients, when a pool process ends and for tests. The next task makes another."""
     with _mutex.of_this_process():
         clients = list(_clients.values())
         _clients.clear()
@@ -62,7 +62,7 @@ def ttl_of(client: Client, ttl: float | None) -> float:
 
 
 def given_to(app: Celery) -> dict[str, Any]:
-    """The values for lockkit in the configuration of an application, by their keys without :data:`PREFIX`, in lower case."""
+    """The values for lockkit in an application's configuration, by lower-case keys without :data:`PREFIX`."""
     app.conf.get(f"{PREFIX}url")  # reads the configuration, if nothing has needed it yet
     conf = app.conf
     # With config_from_object(..., namespace="CELERY") the keys have that prefix, and any case.

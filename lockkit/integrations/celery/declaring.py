@@ -1,7 +1,6 @@
-"""A decorator that declares a locked task and refuses what is wrong with it at once, when its module is imported.
+"""A decorator that declares a locked task and refuses a wrong one at once, when its module is imported.
 
-``@app.task(base=LockedTask, ...)`` refuses the same, but Celery makes such a task only when the application is finalized: at the start of a worker,
-or when the task is first used.
+``@app.task(base=LockedTask, ...)`` refuses it only when Celery finalizes the application, or at first use.
 """
 
 from __future__ import annotations

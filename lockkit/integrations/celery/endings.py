@@ -19,5 +19,5 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
 
 
 def reason_of(error: BaseException) -> Reason:
-    """``retry``, ``ignore``, ``reject``, ``soft_time_limit``, ``exit`` (the worker ends), or ``task_failure``."""
+    """``retry``, ``ignore``, ``reject``, ``soft_time_limit``, ``exit`` (worker ends) or ``task_failure``."""
     return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "task_failure")

@@ -1,4 +1,4 @@
-"""The environment of the programs that a task starts: it tells them of the locks and GPUs of the task."""
+"""The environment of the programs that a task starts, which names the locks and GPUs of the task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ __all__ = ["exports"]
 
 
 def exports(client: Client, held: Held, *, gpus: bool) -> Mapping[str, str | None]:
-    """The variables of ``lockkit run``, to be set while a task runs, but for the token: a program needs no secret to say what it works under.
+    """The variables of ``lockkit run`` for a running task, without the token: no program needs that secret.
 
-    The environment belongs to the whole process, so the task of a thread beside the main one sets nothing: others run at the same time. In a pool of
-    processes each task runs in the main thread of its own.
+    A task in another thread than the main one sets nothing: the environment is that of all threads.
 
     Args:
         client: The client.

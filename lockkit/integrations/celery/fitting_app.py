@@ -1,4 +1,4 @@
-"""Whether the lock of a task fits the configuration of its application: time limits, and the visibility timeout of the broker."""
+"""Whether a task's lock fits the application's time limits and the broker's visibility timeout."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def check(task: str, options: LockOptions, limits: Any, conf: Any) -> None:
         conf: The configuration of the application.
 
     Raises:
-        ConfigError: The hold would end before the task's time limit, or the store would keep the claim of a dead worker for longer than the
-            broker keeps its message.
+        ConfigError: A time limit exceeds ``max_hold``, or the ttl exceeds the broker's visibility timeout.
     """
     if _unchecked.get():
         return

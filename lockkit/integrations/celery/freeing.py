@@ -1,9 +1,9 @@
-"""The eviction of the claims of a pool process that is proved to be dead, together with all that it has started.
+"""The eviction of the claims of a pool process that is proved dead, with all that it has started.
 
 Two proofs are needed. First, the process is dead: its pid belongs to no process with its time of start
-(:mod:`lockkit.store.judging`). Second, nothing that it has started lives: the worker's main process is the subreaper of its descendants
-(PR_SET_CHILD_SUBREAPER(2const)), so what outlives its parent becomes a child of the main process before the parent counts as dead; and the main
-process has no child that is not known to be its own and is as young as the dead process. Every doubt keeps the lock, which then lapses after its ttl.
+(:mod:`lockkit.store.judging`). Second, nothing that it started lives: the worker's main process is the
+subreaper of its descendants (PR_SET_CHILD_SUBREAPER(2const)), so they become its children before the parent
+counts as dead, and no unknown child is as young as the dead process. In doubt the lock lapses after its ttl.
 """
 
 from __future__ import annotations
@@ -52,16 +52,15 @@ class Dead(NamedTuple):
 
 
 def left_behind(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
-    """The children of this process that it did not start itself, as far as is known, and that a process of this time of start may have started.
+    """Children of this process that it may not have started, but a process with this time of start may have.
 
     Args:
-        started: The time of start of the process that has ended. What it started is not older.
+        started: The time of start of the process that has ended. Its children are not older.
         own: The pids of the children that this process has started.
     """
     mine = os.getpid()
     found = []
-    # Both lists, because each may miss a child: the kernel's, if another child ends while it is read; that of all processes, if /proc hides those of
-    # other users.
+    # Both may miss a child: the kernel's list if another child ends, the other one if /proc hides users.
     for pid in sorted({*children(mine), *descendants(mine)} - {*own}):
         process = look_at(pid)
         if process is None:
@@ -85,7 +84,7 @@ def free(
         client: A client of the store in this process.
         dead: The process.
         own: The pids of the children that this process has started.
-        let_go: Lets go of what keeps the claims of the process alive in the embedded store; called once the proof is there.
+        let_go: Called after the proof: closes what keeps the process's claims alive in the embedded store.
 
     Returns:
         The number of its claims that are left, and the processes for whose sake they were left.
@@ -112,7 +111,7 @@ def free(
                 ):
                     left += 1
                     continue
-                # Once more, right before the eviction: a process that was forked during the first look is seen by the second.
+                # Again, right before the eviction, to see a process that was forked during the first look.
                 keep |= dict.fromkeys((*left_behind(dead.started, own), *survivors(claim.claim_id)))
                 if not _evict(client, dead, note, ClaimFacts(
                     claim, info.read_at, (answer_of_this_host(claim),), tuple(keep)
@@ -127,7 +126,7 @@ def _queues(client: Client, note: Note) -> Iterable[LockInfo]:
 
 
 def _made_by(claim: ClaimInfo, dead: Dead) -> bool:
-    """Whether exactly this process made a claim, if it ran on this host, in this boot and pid namespace, which :func:`decide` checks."""
+    """Whether this process made a claim, if on this host, boot and pid namespace (see :func:`decide`)."""
     return claim.owner.pid == dead.pid and same_start(claim.owner.started, dead.started)
 
 

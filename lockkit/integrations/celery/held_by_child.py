@@ -1,10 +1,10 @@
-"""The record of the locks that a pool process may hold, which the worker's main process can read when that process has died, however it died.
+"""The record of the locks that a pool process may hold, for the worker's main process after its death.
 
-The record is memory (memfd_create(2)) that the pool process shares with the main process: a line of JSON is added before the first request for a
-lock goes out, and another one when the lock has been released. The pool process sends the descriptor of the memory, with its pid and its time of
-start, through a socket that the main process made before it forked. A line that a crash cut short was not followed by a request. Before its first
-lock in the embedded store it sends the descriptors, too, with which a child keeps its claims alive (``Client.pulse``): the store would free them when the
-process dies, although what it has started may work on.
+The record is memory (memfd_create(2)) shared with the main process: a line of JSON is added before the first
+request for a lock, and another one after its release. The process sends its descriptor, pid and time of start
+through a socket that the main process made before it forked. No request followed a line that a crash cut
+short. Before its first lock in the embedded store it also sends the descriptors that keep a child's claims
+alive (``Client.pulse``): the store would free them when it dies, although its children may work on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONGEST = 200
 _MOST = 4
 """Descriptors that come with a greeting, at most."""
 _PATIENCE = 5.0
-"""Seconds for which a pool process tries to send its greeting, while the main process is too busy to read those of the others."""
+"""Seconds for which a pool process tries to send its greeting while the main process is busy."""
 
 
 class Note(NamedTuple):
@@ -96,7 +96,7 @@ class _Record:
         socket.send_fds(_channel, [json.dumps({**self._about, "brings": what}).encode()], descriptors)
 
     def lend(self, client: Client) -> None:
-        """Have the main process keep this process's claims alive until it knows that all that this process has started is dead."""
+        """Have the main process keep this process's claims alive until all that it started is known dead."""
         with self._mutex.of_this_process():
             if client in self._lent:
                 return
@@ -148,7 +148,7 @@ def open_channel() -> socket.socket:
 
 
 def enrol(*, pool: bool = False) -> _Record | None:
-    """Make the record of this process, and tell the main process of it. None in the main process, and where there is no channel."""
+    """Make this process's record, and notify the main process. None there, and without a channel."""
     global _record  # noqa: PLW0603 (one for each process)
     if _channel is None or (_main is not None and _main.is_here()):
         return None
@@ -164,9 +164,9 @@ def enrol(*, pool: bool = False) -> _Record | None:
 
 @contextlib.contextmanager
 def recorded(client: Client, note: Note) -> Iterator[Callable[[], None] | None]:
-    """Keep a note in the record of this process. Without a record the locks of a process that dies lapse after their ttl.
+    """Keep a note in this process's record. Without one, a dead process's locks lapse after their ttl.
 
-    The statement gets a function that notes that this process ends without a release; None if nobody would free its locks then.
+    Yields a function that notes an end without a release; None if nobody would free its locks then.
     """
     record = enrol()
     number = None

@@ -1,4 +1,4 @@
-"""The names of options of a locked task that are misspelt, or called otherwise elsewhere. Celery takes any option, and says nothing of those it does not know."""
+"""Misspelt options of a locked task, and their names elsewhere. Celery silently takes any option."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ HABITS = {
 }
 """Words that people write for an option, and the option."""
 _TAKEN = {"gpus"}
-"""Names of what a running task has, which would be replaced by an option so called, and that are like an option."""
+"""Names like an option that a running task has, and that an option of this name would replace."""
 _LIKE = 0.8
-"""The ratio of difflib from which on a name is taken for an option; no slip in a name of three letters reaches it."""
+"""The ratio of difflib from which on a name counts as an option; a slip in three letters stays below."""
 _SHORT = 5
 """The most letters of a name in which one slip is taken for a mistake; in a longer one it may be two."""
 
@@ -71,7 +71,7 @@ def _meant(name: str) -> str | None:
 
 
 def _slips(one: str, other: str) -> int:
-    """The number of letters to insert, drop, replace, or exchange with their neighbours, that makes one word of another (Damerau's distance, in which no letters are touched twice)."""
+    """The number of letters to insert, drop, replace or swap (Damerau's distance, none touched twice)."""
     rows = [list(range(len(other) + 1))]
     for i, letter in enumerate(one, 1):
         row = [i]

@@ -1,7 +1,4 @@
-"""The mistakes of Celery settings that do not fit the lock of a task, one function each.
-
-A function says what is wrong as a clause that follows the name of the task, or returns None. Each decides from facts alone.
-"""
+"""The mistakes of Celery settings, a function each: a clause to follow the task's name, or None."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ _LIMITLESS = ("solo", "threads")
 
 
 def _hard(setup: Setup, task: LockedFacts) -> float | None:
-    """The time limit that the pool enforces. Celery counts it from the start of the run, so it includes a wait for the lock."""
+    """The time limit that the pool enforces. Celery starts it with the run, so it includes lock waits."""
     return None if setup.pool in _LIMITLESS else task.time_limit
 
 
@@ -57,8 +54,8 @@ def each_process(setup: Setup, _: LockedFacts) -> str | None:
     if setup.reach != "process" or setup.pool != "prefork":
         return None
     return (
-        f"takes its lock in {setup.store}, which keeps apart the threads of one process, in the prefork pool: each of its processes "
-        "then locks for itself, and two of them run the task at once"
+        f"takes its lock in {setup.store}, which keeps apart the threads of one process, in the prefork "
+        "pool: each of its processes then locks for itself, and two of them run the task at once"
     )
 
 
@@ -67,8 +64,8 @@ def each_host(setup: Setup, _: LockedFacts) -> str | None:
     if setup.reach == "fleet" or not setup.shared_broker:
         return None
     return (
-        f"takes its lock in {setup.store}, and its messages come from a broker that workers on other hosts can reach: "
-        "each host then locks for itself, and two of them run the task at once"
+        f"takes its lock in {setup.store}, and its messages come from a broker that workers on other hosts "
+        "can reach: each host then locks for itself, and two of them run the task at once"
     )
 
 
@@ -89,8 +86,8 @@ def own_countdown(setup: Setup, task: LockedFacts) -> str | None:
     if after is None or task.own_countdown is None or task.own_countdown < after:
         return None
     return (
-        f"pauses up to {show(task.own_countdown)} between its own retries, not less than the broker's visibility timeout of "
-        f"{show(after)}: the broker delivers a message that only waits a second time"
+        f"pauses up to {show(task.own_countdown)} between its own retries, not less than the broker's "
+        f"visibility timeout of {show(after)}: the broker delivers a message that only waits a second time"
     )
 
 
@@ -110,7 +107,10 @@ def no_limit(setup: Setup, task: LockedFacts) -> str | None:
     """No limit ends the run when its hold ends."""
     if task.max_hold is None or _hard(setup, task) is not None:
         return None
-    return f"has a max_hold of {show(task.max_hold)} and no time limit that ends it by then: it may go on without its lock"
+    return (
+        f"has a max_hold of {show(task.max_hold)} and no time limit that ends it by then: "
+        "it may go on without its lock"
+    )
 
 
 def soft_limit(_: Setup, task: LockedFacts) -> str | None:
@@ -119,8 +119,8 @@ def soft_limit(_: Setup, task: LockedFacts) -> str | None:
     if soft is None or hard is None or soft < hard:
         return None
     return (
-        f"has a soft time limit of {show(soft)}, not below its time limit of {show(hard)}: it is killed without the "
-        "chance to release its lock"
+        f"has a soft time limit of {show(soft)}, not below its time limit of {show(hard)}: "
+        "it is killed without the chance to release its lock"
     )
 
 
@@ -136,8 +136,8 @@ def green(setup: Setup, _: LockedFacts) -> str | None:
     if setup.pool not in GREEN:
         return None
     return (
-        f"takes a lock in the {setup.pool} pool, which lockkit does not support: a task that does not yield keeps all locks "
-        "of its worker from being renewed"
+        f"takes a lock in the {setup.pool} pool, which lockkit does not support: "
+        "a task that does not yield keeps all locks of its worker from being renewed"
     )
 
 
@@ -159,7 +159,10 @@ def prefetch(setup: Setup, task: LockedFacts) -> str | None:
     """Messages that others could run are kept by a worker that waits."""
     if task.on_busy != "wait" or setup.prefetch == 1:
         return None
-    return f"waits for a busy lock while its worker has {_reserved(setup)} reserved, which no other worker can run meanwhile"
+    return (
+        f"waits for a busy lock while its worker has {_reserved(setup)} reserved, "
+        "which no other worker can run meanwhile"
+    )
 
 
 def _reserved(setup: Setup) -> str:
@@ -172,7 +175,10 @@ def wait_above_limit(_: Setup, task: LockedFacts) -> str | None:
     if task.on_busy != "wait" or not limits or (task.max_wait is not None and task.max_wait < min(limits)):
         return None
     longest = "without end" if task.max_wait is None else f"up to {show(task.max_wait)}"
-    return f"waits {longest} for a busy lock, not less than its time limit of {show(min(limits))}: the limit ends it while it waits"
+    return (
+        f"waits {longest} for a busy lock, not less than its time limit of {show(min(limits))}: "
+        "the limit ends it while it waits"
+    )
 
 
 def wait_early(_: Setup, task: LockedFacts) -> str | None:
@@ -180,8 +186,8 @@ def wait_early(_: Setup, task: LockedFacts) -> str | None:
     if task.on_busy != "wait" or task.acks_late:
         return None
     return (
-        "waits for a busy lock without acks_late: its message is acknowledged before it waits, so a worker that is killed while "
-        "the task waits loses it, though its function has not begun"
+        "waits for a busy lock without acks_late: its message is acknowledged before it waits, so a worker "
+        "that is killed while the task waits loses it, though its function has not begun"
     )
 
 
@@ -190,8 +196,8 @@ def wait_below_ttl(_: Setup, task: LockedFacts) -> str | None:
     if task.on_busy not in ("retry", "wait") or task.max_wait is None or task.max_wait >= task.ttl:
         return None
     return (
-        f"waits at most {show(task.max_wait)}, less than its ttl of {show(task.ttl)}: after a crash of the holder it gives up "
-        "before the lock lapses"
+        f"waits at most {show(task.max_wait)}, less than its ttl of {show(task.ttl)}: "
+        "after a crash of the holder it gives up before the lock lapses"
     )
 
 
@@ -201,7 +207,10 @@ def expires(_: Setup, task: LockedFacts) -> str | None:
         return None
     if task.max_wait is not None and task.max_wait <= task.expires:
         return None
-    return f"expires after {show(task.expires)}, before its max_wait is over: Celery then drops a message that waits for the lock"
+    return (
+        f"expires after {show(task.expires)}, before its max_wait is over: "
+        "Celery then drops a message that waits for the lock"
+    )
 
 
 def delivered_twice(setup: Setup, task: LockedFacts) -> str | None:
@@ -211,13 +220,13 @@ def delivered_twice(setup: Setup, task: LockedFacts) -> str | None:
         return None
     long = "without a time limit" if longest is None else f"for up to {show(longest)}"
     return (
-        f"acknowledges late and may run {long}, above the broker's visibility timeout of {show(after)}: the broker then "
-        f"delivers the message of a run that is still at work again, and the copy {_copy(task)}"
+        f"acknowledges late and may run {long}, above the broker's visibility timeout of {show(after)}: the "
+        f"broker then delivers the message of a run that is still at work again, and the copy {_copy(task)}"
     )
 
 
 def _copy(task: LockedFacts) -> str:
-    """The fate of a second delivery of a message, not yet acknowledged, while the run of the first one holds the lock."""
+    """The fate of a second delivery of an unacknowledged message while the first one's run holds the lock."""
     return "is dropped" if task.on_duplicate == "skip" else "goes back to the queue until that run has ended"
 
 
@@ -227,8 +236,8 @@ def reserved_too_long(setup: Setup, task: LockedFacts) -> str | None:
     if after is None or limit is None or setup.prefetch < 2 or setup.prefetch * limit <= after:
         return None
     return (
-        f"may keep {_reserved(setup)} waiting for {show(setup.prefetch * limit)}, above the broker's visibility timeout of "
-        f"{show(after)}: the broker delivers those that were not begun a second time"
+        f"may keep {_reserved(setup)} waiting for {show(setup.prefetch * limit)}, above the broker's "
+        f"visibility timeout of {show(after)}: the broker delivers those that were not begun a second time"
     )
 
 
@@ -237,8 +246,8 @@ def lost_and_dropped(_: Setup, task: LockedFacts) -> str | None:
     if task.on_duplicate != "skip" or not (task.acks_late and task.reject_on_worker_lost):
         return None
     return (
-        "is delivered again at once when its process is lost (reject_on_worker_lost), may meet the lock of the dead run, and is "
-        "then dropped unless the death is known by then: the work is not done"
+        "is delivered again at once when its process is lost (reject_on_worker_lost), may meet the lock of "
+        "the dead run, and is then dropped unless the death is known by then: the work is not done"
     )
 
 
@@ -248,8 +257,8 @@ def timed_out_and_dropped(_: Setup, task: LockedFacts) -> str | None:
     if task.on_duplicate != "skip" or not limited:
         return None
     return (
-        "is delivered again at once when its time limit ends it (acks_on_timeout is false), may meet the lock of the dead run, and is "
-        "then dropped unless the death is known by then: the work is not done"
+        "is delivered again at once when its time limit ends it (acks_on_timeout is false), may meet the "
+        "lock of the dead run, and is then dropped unless the death is known by then: the work is not done"
     )
 
 
@@ -265,11 +274,17 @@ def early(_: Setup, task: LockedFacts) -> str | None:
     if task.acks_late or (task.acks_on_timeout and not task.reject_on_worker_lost):
         return None
     which = "reject_on_worker_lost" if task.reject_on_worker_lost else "acks_on_timeout"
-    return f"sets {which} without acks_late: its message is acknowledged before it runs, so a lost run is not delivered again"
+    return (
+        f"sets {which} without acks_late: "
+        "its message is acknowledged before it runs, so a lost run is not delivered again"
+    )
 
 
 def unseen(setup: Setup, task: LockedFacts) -> str | None:
     """A skip leaves no result that could be asked for."""
     if task.on_busy != "skip" or (setup.results and not task.ignore_result):
         return None
-    return "skips when its lock is busy, and keeps no result: only the log, the events and the counters of lockkit tell of a skip"
+    return (
+        "skips when its lock is busy, and keeps no result: "
+        "only the log, the events and the counters of lockkit tell of a skip"
+    )

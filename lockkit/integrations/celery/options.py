@@ -41,11 +41,11 @@ class LockOptions:
         each: How much of each member's capacity to take; None for whole members.
         gpu: The number of GPUs of the worker's host.
         gpu_mem: The memory of each GPU to take; None for whole ones.
-        ttl: How long the store keeps the claim of a worker that has died; None for the configured ttl, or else 60 s.
-        on_busy: What happens to a task whose lock is busy.
+        ttl: How long the store keeps a dead worker's claim; None for the configured ttl, or else 60 s.
+        on_busy: The fate of a task whose lock is busy.
         max_wait: How long a task waits in all, over all its retries; None for ever.
-        on_duplicate: What happens to a message whose twin holds the lock; None for what happens to any other.
-        on_unavailable: What happens to a task whose store cannot be used.
+        on_duplicate: The fate of a message whose twin holds the lock; None for that of any other.
+        on_unavailable: The fate of a task whose store cannot be used.
         max_hold: As in :class:`~lockkit.shared.options.Options`; so are the next two.
         fence_as: The parameter of the function that gets the fence.
     """
@@ -93,7 +93,7 @@ def checked(task: str, given: Mapping[str, Any], body: Body | None) -> LockOptio
         body: The function of the task; None for a base class, which has none and need not name a lock.
 
     Raises:
-        ConfigError: An option is not allowed, or does not fit the function or another option. The error says what to change.
+        ConfigError: An option is invalid, or does not fit the function or another one; says what to change.
     """
     try:
         options = LockOptions(**given)
@@ -110,7 +110,7 @@ def checked(task: str, given: Mapping[str, Any], body: Body | None) -> LockOptio
 
 
 def _check_what(options: LockOptions, *, complete: bool) -> None:
-    """Check what is locked."""
+    """Check the choice of lock, pool or GPUs."""
     what = [name for name in ("lock", "pool", "gpu") if getattr(options, name) is not None]
     if len(what) > 1:
         raise ConfigError(
@@ -183,12 +183,14 @@ def _check_choices(options: LockOptions) -> None:
     if options.on_unavailable == "run" and options.lock is None and (options.gpu or options.pool):
         kind = "gpu" if options.gpu else "pool"
         raise ConfigError(
-            f'on_unavailable="run" is not for {kind}=: without its lock the task would not know what it may use',
+            f'on_unavailable="run" is not for {kind}=: '
+            "without its lock the task would not know what it may use",
             hint='leave it out, or write on_unavailable="retry"',
         )
     if options.on_unavailable == "run" and options.fence_as is not None:
         raise ConfigError(
-            'on_unavailable="run" and fence_as are given together, but a task that runs without its lock has no fence',
+            'on_unavailable="run" and fence_as are given together, '
+            "but a task that runs without its lock has no fence",
             hint="leave out one of them",
         )
 
@@ -239,7 +241,8 @@ def _check_fence(name: str, template: str, body: Body) -> None:
         )
     if parameter.default is parameter.empty:
         raise ConfigError(
-            f"the argument {name!r} of {body.name}, which gets the fence, needs a default: whoever sends the task does not give it",
+            f"the argument {name!r} of {body.name}, which gets the fence, needs a default: "
+            "whoever sends the task does not give it",
             hint=f"{name}=0",
         )
     if name in fields_of(template):

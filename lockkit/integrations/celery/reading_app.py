@@ -1,4 +1,4 @@
-"""The facts of a Celery app for :mod:`lockkit.integrations.celery.checks`, read after importing the app as ``celery -A`` does."""
+"""The facts for :mod:`lockkit.integrations.celery.checks`, from an app imported as by ``celery -A``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def examine(name: str) -> ExaminedApp:
     """Import an app and compare its settings with the locks of its tasks.
 
     Args:
-        name: The app, as ``celery -A`` takes it. It is looked for in the current folder first.
+        name: The app, as ``celery -A`` takes it, looked for in the current folder first.
 
     Raises:
         ConfigError: The app cannot be imported.
@@ -68,7 +68,8 @@ def examine(name: str) -> ExaminedApp:
     looked = Finding(
         "celery",
         "ok",
-        f"{name}: {_counted(len(tasks))}; pool {setup.pool}, visibility timeout of the broker {told}; locks in {setup.store}{origin}",
+        f"{name}: {_counted(len(tasks))}; pool {setup.pool}, visibility timeout of the broker {told}; "
+        f"locks in {setup.store}{origin}",
     )
     return ExaminedApp([looked, *found], settings)
 
@@ -113,7 +114,7 @@ def _place(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _importing(name: str) -> Iterator[None]:
-    """Look for modules in the current folder first, and raise ConfigError where the code or the configuration of the app fails."""
+    """Put the current folder first on the path; raise ConfigError where the app's code or settings fail."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -132,7 +133,7 @@ def _importing(name: str) -> Iterator[None]:
 
 
 def setup_of(app: Celery) -> Setup:
-    """The facts of an app's configuration, and of the store of its locks as its URL tells. Asks no store.
+    """The facts of an app's configuration, and of its store by the URL. Asks no store.
 
     Raises:
         ConfigError, PluginError: As :func:`lockkit.connect`.
@@ -153,7 +154,7 @@ def setup_of(app: Celery) -> Setup:
 
 
 def locked_tasks(app: Celery) -> Iterator[LockedFacts]:
-    """The facts of the tasks that take locks, by their names. Reads the configuration of lockkit, and asks no store."""
+    """The facts of the tasks with locks, by name. Reads lockkit's configuration, and asks no store."""
     client = None
     for name, task in sorted(app.tasks.items()):
         if isinstance(task, LockedTask):
@@ -203,6 +204,6 @@ def _own_countdown(task: LockedTask) -> float | None:
 
 
 def _acks_on_timeout(task: LockedTask) -> bool:
-    """Whether a task that its time limit has ended is acknowledged. Celery 5.6 has one setting for failures and time limits."""
+    """Whether a task that hits its time limit is acknowledged. Celery 5.6 joins this with failures."""
     found = getattr(task, "acks_on_timeout", None)
     return bool(task.acks_on_failure_or_timeout if found is None else found)

@@ -11,7 +11,7 @@ from lockkit.integrations.celery.options import LockOptions
 __all__ = ["PASSING", "UNAVAILABLE", "Next", "is_earlier", "is_twin", "stands", "what_next"]
 
 Next = Literal["again", "back", "skip", "drop", "run", "fail"]
-"""Send the task again; give its message back to the broker; return a Skipped; drop the message; run it without its lock; let it fail."""
+"""Send the task again; requeue its message; return a Skipped; drop the message; run unlocked; let it fail."""
 UNAVAILABLE = (BackendUnavailable, OutcomeUnknown)
 """The store cannot be used now."""
 PASSING = (AcquireTimeout, Drained, *UNAVAILABLE)
@@ -30,12 +30,12 @@ def what_next(
 ) -> Next:
     """Decide what happens to a task that did not get its lock.
 
-    A twin whose message is not acknowledged yet is the only one that can do the work if the run that holds the lock has died, so it is neither dropped
-    nor failed, unless the options say so in as many words. Nor is it sent as a new message: that would outlive the run that holds the lock, and make
-    another run, which may in turn be delivered twice, and so on without end. ``max_wait`` does not count for it.
+    A twin with an unacknowledged message is the only one that can do the work if the lock's holder has died,
+    so it is neither dropped nor failed unless the options say so. Nor is it sent as a new message, which
+    would outlive the holder and run again, perhaps delivered twice. ``max_wait`` does not count for it.
 
-    A task that sent itself again (``self.retry()``, ``autoretry_for``, ``self.replace()``) may find its own earlier run, which has not released its lock
-    yet, or whose ``min_hold`` is not over. It is no other work that it could leave to the holder, so it is sent again whatever ``on_busy`` says.
+    A task that sent itself again (``self.retry()``, ``autoretry_for``, ``self.replace()``) may find its own
+    earlier run, or its ``min_hold``. That run cannot do its work: it is sent again whatever ``on_busy`` says.
 
     Args:
         options: The options of the task.
@@ -75,11 +75,11 @@ def is_twin(error: LockkitError, request: Any) -> bool:
 
 
 def is_earlier(error: LockkitError, request: Any) -> bool:
-    """Whether the holder that was in the way is an earlier run of the task, which sent this message itself. Arguments as for :func:`is_twin`."""
+    """Whether the holder is an earlier run of this task, which sent this message (see :func:`is_twin`)."""
     if not _runs_same(error, request):
         return False
     assert error.holder is not None
-    # A message that replaces a task has the task's id, and counts its retries anew. Only a second delivery of it is marked.
+    # A replacing message has the task's id, and counts retries anew. Only its second delivery is marked.
     replaces = bool(request.replaced_task_nesting) and not (request.delivery_info or {}).get("redelivered")
     return replaces or error.holder.owner.retries < request.retries
 

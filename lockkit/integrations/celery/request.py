@@ -1,4 +1,4 @@
-"""A request of Celery's worker that hands on how its message was serialized, and notes why the worker ends a pool process, before it does so."""
+"""A request of Celery's worker that hands on its serializer, and notes why the worker ends a process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lockkit.facts import Reason
 __all__ = ["LockedRequest", "cause_of"]
 
 _MOST = 1000
-"""The number of causes that are kept; most are never asked for, because the pool process has released its lock by itself."""
+"""The number of causes kept; most are never used, because the pool process releases its lock itself."""
 _causes: OrderedDict[str, tuple[Reason, str]] = OrderedDict()
 
 
 class LockedRequest(Request):
-    """The worker's view of one message of a locked task. Releases nothing, because the process that holds the lock still runs."""
+    """The worker's view of a locked task's message. Releases nothing: the lock's process still runs."""
 
     def __init__(self, message: Any, *args: Any, **keywords: Any) -> None:
         super().__init__(message, *args, **keywords)
@@ -38,7 +38,7 @@ class LockedRequest(Request):
 
 
 def cause_of(task_id: str, otherwise: Reason) -> tuple[Reason, str]:
-    """The reason for the end of a task's process, as a word and in words; ``otherwise`` and nothing if the worker did not end it for the task's sake."""
+    """Why a task's process ended, as a word and in words; ``otherwise`` and "" if not for the task."""
     return _causes.get(task_id, (otherwise, ""))
 
 

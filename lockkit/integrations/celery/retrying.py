@@ -1,4 +1,4 @@
-"""The wait of a task that is sent again and again: the part of it that messages carry, and the time of the next try. Pure arithmetic."""
+"""The wait of a task that is sent repeatedly: its form in messages, and the time of the next try. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = "lockkit_wait"
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds from one try to the next, at least and at most."""
 _IN_HAND = 5.0
-"""Seconds for which a copy of a message is kept in hand, at most: meanwhile it takes up a place of the worker's pool."""
+"""The most seconds for which a copy of a message is kept in hand, where it occupies a slot of the pool."""
 
 
 class Wait(NamedTuple):
@@ -24,7 +24,7 @@ class Wait(NamedTuple):
     Attributes:
         since: The time of the first try, in seconds since the epoch, by the clock of the worker that made it.
         tries: The number of tries before this one.
-        retries: The number of the task's own retries. A task that held its lock and then retried by itself begins another wait.
+        retries: The number of the task's own retries. A task that held its lock and then retried waits anew.
     """
 
     since: float
@@ -32,7 +32,7 @@ class Wait(NamedTuple):
     retries: int = 0
 
     def left(self, now: float, most: float | None) -> float | None:
-        """Seconds that are left of a wait of at most so many seconds; None if it has no limit. A clock that was set back counts as no time."""
+        """Seconds left of a wait of ``most`` seconds; None without limit. Clock steps back count as 0."""
         return None if most is None else max(0.0, most - max(0.0, now - self.since))
 
     def header(self) -> dict[str, float | int]:
@@ -41,7 +41,7 @@ class Wait(NamedTuple):
 
 
 def wait_in(headers: Mapping[str, object] | None, retries: int, now: float) -> Wait:
-    """The wait that the headers of a message tell of, or a new one. Anybody may have written them, so what makes no sense begins a new one."""
+    """The wait in a message's headers, or a new one if they make no sense: anybody may write them."""
     told = (headers or {}).get(HEADER)
     if isinstance(told, Mapping):
         since, tries = moment(told.get("since")), whole_number(told.get("tries"))
@@ -56,10 +56,10 @@ def countdown(
     visibility: float | None,
     draw: Callable[[float, float], float] = random.uniform,
 ) -> float:
-    """Seconds until the next try: drawn from a span that doubles with each try, from 2 to 4 s up to 2 to 30 s.
+    """Seconds until the next try, drawn from a span that doubles each time: from 2 to 4 s up to 2 to 30 s.
 
-    Tries that failed together therefore come apart. The last try comes when the wait is over. A worker keeps a message until its time has
-    come, so the time stays well below the visibility timeout, after which the broker would send the message to a second worker.
+    So tries that failed together come apart. The last one comes when the wait is over. Pauses stay well below
+    the visibility timeout, after which a second worker would get the message that this one keeps.
 
     Args:
         tries: The number of tries so far.
@@ -81,8 +81,8 @@ def in_hand(
 ) -> float:
     """Seconds for which a copy of a message is kept in hand before it is given back to the broker: 2 to 5.
 
-    While it is in hand, a broker that tells deliveries of one message not apart removes it when the first run has ended. The pause stays below half the
-    visibility timeout, so that no further copy comes, and below half of each time limit, which would end the copy in the name of the task.
+    Meanwhile a broker that confuses deliveries removes it when the first run ends. The pause stays below half
+    of the visibility timeout, to avoid more copies, and of each time limit, which would end the task.
 
     Args:
         visibility: The visibility timeout of the broker in seconds; None if it has none.

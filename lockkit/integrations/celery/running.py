@@ -1,4 +1,4 @@
-"""One run of a locked task: take the lock, run the function, release; or send the task again, skip it, or let it fail."""
+"""One run of a locked task: lock, run the function, release; or send the task again, skip it, or fail it."""
 
 from __future__ import annotations
 
@@ -56,14 +56,7 @@ def held_by(task: str) -> Held | None:
 
 
 class Run:
-    """One run of a task.
-
-    Args:
-        task: The task.
-        args: The arguments of the run.
-        keywords: The keyword arguments of the run.
-        request: Celery's request of the run, if Celery runs the task; None for a direct call.
-    """
+    """One run of a task; ``request`` is Celery's request of the run, None for a direct call."""
 
     def __init__(
         self, task: LockedTask, args: Sequence[Any], keywords: Mapping[str, Any], request: Any
@@ -84,7 +77,7 @@ class Run:
 
         Raises:
             celery.exceptions.Retry: The lock is busy, or the worker is to stop; the task has been sent again.
-            celery.exceptions.Reject: Another delivery of the message holds the lock, or the worker is to stop; the message goes back to the broker.
+            celery.exceptions.Reject: Another delivery has the lock, or the worker stops; it is requeued.
             AcquireTimeout: The wait is over.
             LeaseLost: The lock was lost while the function ran; its result is refused.
             LockkitError: The lock could not be taken for another reason.
@@ -121,7 +114,7 @@ class Run:
                 with held:
                     return self._under(client, held, name, body, exits)
             finally:
-                # A time limit may strike before the statement begins, and what it raises may keep this frame for long.
+                # A time limit may strike before the statement begins; its exception may keep this frame long.
                 held.release()
 
     def _note(self, client: Client, name: str) -> Note:
@@ -157,7 +150,7 @@ class Run:
             except AcquireTimeout as error:
                 if is_twin(error, request):
                     raise
-        # The waits of a function that runs are its own affair: only that of a message ends when the worker is to stop.
+        # The waits of a running function are its own; only that of a message ends when the worker stops.
         return take(
             client,
             options,
@@ -188,7 +181,7 @@ class Run:
                     refuse_what_is_not_done(result, self._task.name, name)
                 except BaseException as error:
                     if exits is not None and isinstance(error, SystemExit):
-                        # Programs that the task has started may work on. Only the main process can prove that none does.
+                        # Only the main process can prove that no program that the task started works on.
                         exits()
                         self._die(error)
                     held.release(reason_of(error))
@@ -197,7 +190,7 @@ class Run:
                     _held.set(around)
                 return result
         finally:
-            # Once more: a time limit, which strikes once, may have cut it short. Later tasks of this process would be told of this lock.
+            # Again: a time limit, which strikes once, may have cut it short, and later tasks would see it.
             _held.set(around)
             environment.put_back()
 
@@ -224,7 +217,7 @@ class Run:
         left: float | None,
         body: Callable[..., Any],
     ) -> Any:
-        """Send a task that did not get its lock again, or skip it, drop it, run it without its lock, or let it fail."""
+        """Send a task that got no lock again, or skip it, drop it, run it unlocked, or let it fail."""
         after = what_next(
             self._options,
             error,
@@ -248,7 +241,8 @@ class Run:
             _log.info(
                 "%s",
                 printable(
-                    f"{self._words()} is dropped: another delivery of its message holds {name!r}: {error.message}"
+                    f"{self._words()} is dropped: "
+                    f"another delivery of its message holds {name!r}: {error.message}"
                 ),
             )
             raise Ignore(f"another delivery of this message holds {name!r}")
@@ -278,12 +272,12 @@ class Run:
     def _given_back(self, name: str) -> Reject:
         """The end of a copy whose message goes back to the broker, under the same delivery tag.
 
-        Redis removes this tag when the first run acknowledges it, and gives back nothing for a tag that is gone.
+        Redis removes the tag when the first run acknowledges it, and requeues nothing for a missing tag.
         """
         return Reject(printable(f"another delivery of this message holds {name!r}"), requeue=True)
 
     def _stands(self, client: Client, error: LockkitError) -> bool:
-        """Whether the twin, some seconds later, still holds the lock; False if that cannot be told."""
+        """Whether the twin, some seconds later, still holds the lock; False if that is unknown."""
         self._keep_in_hand()
         holder = error.holder
         try:
@@ -314,7 +308,7 @@ class Run:
         self._send_again(name, error, wait, 0.0, then)
 
     def _send_again(self, name: str, error: LockkitError, wait: Wait, pause: float, then: str) -> NoReturn:
-        """Send the task again, to the end of its queue, and tell Celery so. Its own retries are not counted.
+        """Send the task again, to the end of its queue, and raise Retry. Its own retries are not counted.
 
         Args:
             name: The name of the lock.
@@ -327,7 +321,7 @@ class Run:
             celery.exceptions.Retry: The task has been sent.
             celery.exceptions.Reject: The broker did not take it, so its message goes back to the queue.
             ConfigError: No serializer carries it.
-            Exception: The broker did not take it, and its message is acknowledged already: the task fails with the error of the broker.
+            Exception: The broker refused it, with the message acknowledged: the task fails with that error.
         """
         request, task = self._request, self._task
         headers = {**(request.as_execution_options()["headers"] or {}), HEADER: wait.header()}
@@ -345,7 +339,8 @@ class Run:
                 f"{self._words()} found {name!r} busy, and cannot be sent again: {trouble}",
                 name=name,
                 holder=error.holder,
-                hint=f'the serializer is {again.options["serializer"]!r}: send what it can carry, or write on_busy="wait"',
+                hint=f"the serializer is {again.options['serializer']!r}: "
+                'send what it can carry, or write on_busy="wait"',
             ) from error
         except Exception as trouble:
             if task.acks_late:

@@ -16,11 +16,7 @@ _SERVICES = ("azureservicebus", "azurestoragequeues", "confluentkafka", "gcpubsu
 
 
 def shared_broker(conf: Any) -> bool:
-    """Whether workers on other hosts can reach the broker, as far as its URL tells. One that is called localhost counts as one of this host alone.
-
-    Args:
-        conf: The configuration of the application.
-    """
+    """Whether other hosts can reach a configuration's broker, by its URL; localhost is this host alone."""
     url = conf.broker_read_url or conf.broker_url or ""
     urls = url if isinstance(url, list | tuple) else str(url).split(";")
     return any(_reached(str(one)) for one in urls if one)

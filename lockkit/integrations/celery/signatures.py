@@ -16,7 +16,7 @@ __all__ = ["LOCKED", "Body", "body_of", "body_of_function", "lock_name"]
 
 
 LOCKED = "lockkit_locked"
-"""The attribute of a ``run`` that takes the lock, with the ``run`` that its author wrote; and of a request whose run holds its lock."""
+"""The attribute of a locking ``run``, with its author's ``run``; and of a request whose run has its lock."""
 
 
 class Body(NamedTuple):
@@ -34,12 +34,7 @@ class Body(NamedTuple):
 
 
 def body_of(owner: type, stop: type) -> Body | None:
-    """The body of a task's class; None if the class has none yet, as a base class of tasks.
-
-    Args:
-        owner: The class.
-        stop: Celery's own class of tasks, whose ``run`` is none.
-    """
+    """The body of a task's class; None for a base. ``stop`` is Celery's, whose ``run`` does not count."""
     found = inspect.getattr_static(owner, "run", None)
     if found is None or found is inspect.getattr_static(stop, "run", None):
         return None
@@ -92,7 +87,10 @@ def lock_name(
     except ConfigError:
         raise
     except (AttributeError, LookupError, ValueError) as error:
-        hint = "arguments are as they were sent: write {invoice[id]} for what JSON or a pydantic model has under that key"
+        hint = (
+            "arguments are as they were sent: "
+            "write {invoice[id]} for what JSON or a pydantic model has under that key"
+        )
         raise ConfigError(
             printable(f"the template {template!r} does not fit the arguments: {error!r}"), hint=hint
         ) from error

@@ -22,13 +22,13 @@ def skipped_document(skipped: Skipped) -> dict[str, object]:
 
 
 def skipped_in(result: object) -> Skipped | None:
-    """The :class:`~lockkit.facts.Skipped` that the result of a task stands for; None if the task was not skipped.
+    """The :class:`~lockkit.facts.Skipped` in the result of a task; None if the task was not skipped.
 
         if skipped_in(bill.delay(7).get()) is not None:
             ...
 
-    Compare with None: a :class:`~lockkit.facts.Skipped` is false, so ``if skipped_in(result):`` never holds. The result of a skipped task, on the
-    other hand, is a dict that is true. A Skipped itself, which a direct call returns, is returned as it is.
+    Compare with None: a Skipped is false, so ``if skipped_in(result):`` never holds; the result of a skipped
+    task is a true dict. A Skipped itself, which a direct call returns, is returned as it is.
     """
     if isinstance(result, Skipped):
         return result

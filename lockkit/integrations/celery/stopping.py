@@ -1,7 +1,7 @@
-"""The end of all waits in a worker that is to stop, so that the messages of tasks that wait for their locks go to other workers.
+"""The end of all waits in a worker that is to stop, so that waiting tasks' messages go to other workers.
 
-Celery closes a worker in its main process, whatever has asked it to stop. A pool process learns of it by a pipe, which the main process makes before it
-forks: one byte is written, and nobody reads it, so all of them see that it is there. In a pool of threads the switch itself is enough.
+Celery closes a worker in its main process. Pool processes learn of it by a pipe, made before the fork: one
+byte is written, and nobody reads it, so that all see it. For threads the switch itself is enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _mutex = Mutex()
 _switch: Cancel | None = None
 _pipe: tuple[int, int] | None = None
 _hearing: Origin | None = None
-"""The process whose switch will be turned on: the main process turns on its own; others need a listening thread."""
+"""The process whose switch will work: the main process uses its own; others need a listening thread."""
 
 
 class EndWaits(bootsteps.StartStopStep):
@@ -41,7 +41,7 @@ class EndWaits(bootsteps.StartStopStep):
 
 
 def end_waits_with(app: Any) -> None:
-    """Have the worker that starts now, in this process, end the waits of its tasks when it closes. Call this before the worker forks."""
+    """Have the worker that starts here end its tasks' waits when it closes. Call before it forks."""
     global _switch, _pipe, _hearing  # noqa: PLW0603 (one worker in a process)
     _switch, _hearing = Cancel(), this_origin()
     if pool_kind() == "prefork" and _pipe is None:
@@ -50,7 +50,7 @@ def end_waits_with(app: Any) -> None:
 
 
 def waits_end() -> Cancel | None:
-    """The switch that ends the waits of this process; None in a process of no worker, or one that was not forked."""
+    """The switch that ends this process's waits; None outside a worker, or if it was not forked."""
     global _hearing  # noqa: PLW0603 (one for each process)
     if _switch is not None and _pipe is not None:
         with _mutex.of_this_process():

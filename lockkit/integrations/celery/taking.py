@@ -60,7 +60,7 @@ def take(
 
 
 def check(client: Client, wanted: LockOptions) -> None:
-    """Refuse a lock that can never be taken with the configuration of a client. No store is asked, and the GPUs of the host are not looked at.
+    """Refuse a lock that a client's configuration can never grant. Asks no store, and looks at no GPU.
 
     Raises:
         CapabilityError, ConfigError, PluginError: The lock, its options or the configuration cannot be used.

@@ -37,19 +37,20 @@ class LockedTask(Task):
 
     For example::
 
-        @app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", ttl=30, on_busy="retry", max_wait=600)
+        @app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", ttl=30, max_wait=600)
         def bill(self, invoice_id):
             self.lease.beat(message="reading")
 
-    The lock is taken in the worker, just before the function is called, and released when the function has returned or raised; ``before_start``,
-    ``on_success``, ``on_failure`` and the other handlers run without it. A task that is sent keeps nobody waiting: lockkit locks the execution and
-    never drops a message. A direct call, also of ``run``, and ``apply()`` take the lock, too, and wait for it where a message would be sent again.
+    The lock is taken in the worker, just before the function is called, and released when it has returned or
+    raised; ``before_start``, ``on_success``, ``on_failure`` and other handlers run without it. Sending never
+    waits: lockkit locks the execution, and drops no message. A direct call, even of ``run``, and ``apply()``
+    take the lock, too, and wait for it where a message would be sent again.
 
-    If the lock is lost while the function runs, ``self.lease.lost`` is set, and the result of the function is refused: the task fails with
-    :class:`~lockkit.errors.LeaseLost`. The function itself is not interrupted.
+    If the lock is lost meanwhile, ``self.lease.lost`` is set. The function is not interrupted, but its result
+    is refused: the task fails with :class:`~lockkit.errors.LeaseLost`.
 
     Attributes:
-        lock: The name of the lock, or a template that is filled with the arguments of the task: ``"invoice:{invoice_id}"``.
+        lock: The name of the lock, or a template for the task's arguments: ``"invoice:{invoice_id}"``.
         capacity: The permits of a semaphore; None for a plain lock.
         permits: The permits that a run takes.
         pool: The name of a pool of which a run takes members.
@@ -58,14 +59,15 @@ class LockedTask(Task):
         each: How much of each member's capacity to take; None for whole members.
         gpu: The number of GPUs of the worker's host to take.
         gpu_mem: The memory of each GPU to take, ``"8GiB"`` or bytes; None for whole GPUs.
-        ttl: Seconds that the store keeps the claim of a worker that has died; None for the configured ttl, or else 60 s.
-        on_busy: What happens to a task whose lock is busy: ``retry`` (sent again after 2 to 30 s, to the end of the queue), ``wait`` (in the worker),
-            ``skip`` (its result says who holds the lock; see :func:`~lockkit.integrations.celery.skipped_in`) or ``fail``.
-        max_wait: Seconds for which a task waits in all, over all its retries; then it fails with :class:`~lockkit.errors.AcquireTimeout`. None for ever.
-        on_duplicate: ``skip`` to drop a message whose twin, another delivery of the same message, holds the lock. Otherwise, with ``acks_late``, it goes
-            back to the queue until the twin has ended, whatever ``on_busy`` says; without, it is sent again if busy tasks are, and else dropped.
-        on_unavailable: What happens to a task while the store cannot be used: ``retry`` (the default if ``on_busy`` is), ``fail``, or ``run``: it runs
-            **without its lock**, with a warning in the log each time.
+        ttl: Seconds that the store keeps a dead worker's claim; None for the configured ttl, or else 60 s.
+        on_busy: For a busy lock: ``retry`` (in 2 to 30 s, at the end of the queue), ``wait`` (in the worker),
+            ``skip`` (see :func:`~lockkit.integrations.celery.skipped_in`) or ``fail``.
+        max_wait: Seconds to wait in total until :class:`~lockkit.errors.AcquireTimeout`; None for ever.
+        on_duplicate: ``skip`` to drop a message while another delivery of it holds the lock. Else, with
+            ``acks_late``, it is requeued until that one ends, whatever ``on_busy`` says; without, it is sent
+            again if busy tasks are, and else dropped.
+        on_unavailable: While the store cannot be used: ``retry`` (the default if ``on_busy`` is), ``fail``,
+            or ``run``: **without its lock**, with a warning in the log each time.
         max_hold: Seconds after which a hold is ended; None for the configuration's.
         min_hold: Seconds for which the lock stays blocked from its grant on, even if the task ends earlier.
         lock_delay: Seconds for which the lock stays blocked after a hold that ended without a release.
@@ -108,7 +110,7 @@ class LockedTask(Task):
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
-        """Check the options once more, with the configuration of the application, which may have changed them."""
+        """Check the options again, with the configuration of the application, which may change them."""
         cls._check()
         if cls._lock_body is not None:
             fitting_app.check(_name_of(cls), cls.lock_options, cls, app.conf)
@@ -131,7 +133,7 @@ class LockedTask(Task):
         queue: str | None = None,
         **options: Any,
     ) -> Any:
-        """The message by which a run is sent again, by its function or because its lock is busy: with the serializer with which it came."""
+        """The message that sends a run again, for its function or a busy lock: with its own serializer."""
         about = (self.request if request is None else request).properties or {}
         name = registry.type_to_name.get(about.get("content_type"), self.serializer)
         return super().signature_from_request(request, args, kwargs, queue, **{"serializer": name, **options})
@@ -149,7 +151,7 @@ class LockedTask(Task):
         """The lease of the lock that this run holds.
 
         Raises:
-            NotHeld: The run holds nothing now, or members of a pool, or GPUs: see :attr:`leases` and :attr:`gpus`.
+            NotHeld: The run holds nothing, or pool members or GPUs: see :attr:`leases` and :attr:`gpus`.
         """
         held = self._held_now()
         if not isinstance(held, Lease):
@@ -186,14 +188,15 @@ class LockedTask(Task):
         if held is None:
             raise NotHeld(
                 f"{self.name} holds no lock here",
-                hint="its lock is held only while its function runs, and in threads that the function starts with a copy of its context",
+                hint="its lock is held only while its function runs, "
+                "and in threads that the function starts with a copy of its context",
             )
         return held
 
     def _locked(
         self, body: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any], *, outermost: bool
     ) -> Any:
-        """Run a function while the task holds its lock, whoever calls it: Celery's tracer in a worker, a ``__call__``, or a program."""
+        """Run a function under the task's lock for any caller: Celery's tracer, a ``__call__``, a program."""
         stack = self.request_stack
         request = stack.top
         runs = request is not None and getattr(request, LOCKED, None) is request
@@ -205,7 +208,8 @@ class LockedTask(Task):
             )  # a direct call: makes a request, and comes here again
         # Celery makes the request of a direct call from that around it, with all its attributes.
         direct = request.called_directly or (request._protected and len(stack) > 1)  # noqa: SLF001
-        request._protected = 1  # noqa: SLF001 (as Celery's own __call__ does in a worker: a call of the task by its own function is another run)
+        # As Celery's own __call__ does in a worker: a call of the task by its own function is another run.
+        request._protected = 1  # noqa: SLF001
         setattr(request, LOCKED, request)
         try:
             return Run(self, args, keywords, None if direct else request)(body)
@@ -214,9 +218,9 @@ class LockedTask(Task):
 
 
 class _LockedRun:
-    """The ``run`` of a task, which takes the lock. A function that is assigned to ``task.run`` later, as Celery does for ``autoretry_for``, runs under the lock, too.
+    """The ``run`` of a task, which takes the lock, also for a later ``task.run = f`` (``autoretry_for``).
 
-    It is not ``__call__`` that takes the lock: a class beside ``LockedTask`` may have one of its own, which only calls ``run`` (as in Flask's documentation).
+    ``__call__`` takes no lock: another base class may have its own, which only calls ``run`` (as Flask's).
     """
 
     def __init__(self, found: Any) -> None:

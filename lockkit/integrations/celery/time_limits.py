@@ -1,4 +1,4 @@
-"""The time limits of a task, its own or those of its application. Celery 5.7 copies the latter to the task; up to 5.6.3 only the worker knows them."""
+"""A task's time limits, or its application's, which Celery copies to it from 5.7 on, not up to 5.6.3."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ __all__ = ["time_limits"]
 
 
 def time_limits(task: Any, conf: Any) -> tuple[float | None, float | None]:
-    """The hard and the soft time limit of a task in seconds; None for none.
-
-    Args:
-        task: The task, or its class.
-        conf: The configuration of the application.
-    """
+    """The hard and the soft time limit of a task, or of a task's class, in seconds; None for none."""
     hard, soft = task.time_limit, task.soft_time_limit
     return conf.task_time_limit if hard is None else hard, conf.task_soft_time_limit if soft is None else soft

@@ -1,4 +1,4 @@
-"""The visibility timeout of a Celery application's broker: seconds after which it sends a message that nobody has acknowledged to another worker."""
+"""The visibility timeout of a broker: seconds until another worker gets an unacknowledged message."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ _USUAL = {
 
 
 def visibility_timeout(conf: Any) -> float | None:
-    """The visibility timeout in seconds; None if the broker has none, or if it is not known.
-
-    Args:
-        conf: The configuration of the application.
-    """
+    """The visibility timeout of a configuration's broker in seconds; None if it has none, or if unknown."""
     usual = _USUAL.get(_transport(conf))
     if usual is None:
         return None

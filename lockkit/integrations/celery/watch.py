@@ -1,9 +1,9 @@
-"""The watch of a worker's main process over its pool processes: when one of them is killed, its locks are evicted at once.
+"""The watch of a worker's main process over its pool processes: it evicts a killed one's locks at once.
 
-A pool process that ends in an orderly way releases its lock itself. One that is killed cannot, and its lock would lapse only after its ttl. The main
-process learns of each death from the kernel (pidfd_open(2)), on a thread of its own, reads what the process may have held, and evicts that: see
-:mod:`lockkit.integrations.celery.freeing` for the proofs, without which it evicts nothing. No hook of Celery takes part, because Celery and billiard
-call those before the process is dead.
+A pool process that ends in order releases its lock. A killed one's lock would lapse only after its ttl. So
+the main process learns of each death from the kernel (pidfd_open(2)), on a thread of its own, reads what the
+process may have held, and evicts that, given the proofs of :mod:`lockkit.integrations.celery.freeing`. No
+hook of Celery takes part: Celery and billiard call those before the process is dead.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = ["Watch"]
 
 _log = Log("lockkit")
 _SOON, _LATER = 0.1, 0.5
-"""Seconds until the next look at processes that outlive the one that has started them: at first, and after a while."""
+"""Seconds until the next look at processes that outlive their starter: at first, and after a while."""
 _TELL_AFTER = 2.0
-"""Seconds until the log says which processes keep the locks. By then a process that replaces the dead one has told that it is of the pool."""
+"""Seconds until the log names processes that keep locks; by then a new pool process is known as one."""
 _AGAIN = 1.0
-"""Seconds after which the store is asked once more, for a request of the dead process that was still under way."""
+"""Seconds until the store is asked once more, for a request of the dead process that was under way."""
 _GIVE_UP = 3600.0
 """Seconds after which claims that cannot be evicted are left alone; nearly all have lapsed by then."""
 _ZOMBIES_EVERY = 10.0
 _ZOMBIE_LOOKS = 6
-"""The number of looks in a row at which a dead child must be found before it is taken for one that a pool process left behind, and is waited for."""
+"""Looks in a row at which a dead child must be found before it counts as left behind, and is waited for."""
 _AT_THE_END = 3.0
 """Seconds that the end of the worker waits for evictions under way, at most."""
 
@@ -61,7 +61,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Process(_Kept):
-    """A process that has told of its record."""
+    """A process that has sent its record."""
 
     greeting: Greeting
     pidfd: int | None
@@ -126,7 +126,7 @@ class Watch:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Close what keeps claims of other processes alive: in a child of the main process, and when the thread has ended. Descriptors in a message that nobody reads keep them alive, too."""
+        """Close what keeps others' claims alive, unread messages too: in a forked child, and at the end."""
         self._greetings.close()
         for holder in (*self._processes.values(), *self._cases):
             holder.let_go()
@@ -182,7 +182,10 @@ class Watch:
                 pidfd = _pidfd_of(greeting)
             except OSError as error:  # too many open files
                 os.close(greeting.record)
-                text = f"process {greeting.pid} cannot be watched: if it is killed, its locks are free after their ttl: {error}"
+                text = (
+                    f"process {greeting.pid} cannot be watched: "
+                    f"if it is killed, its locks are free after their ttl: {error}"
+                )
                 _log.warning("%s", printable(text))
                 continue
             self._processes[greeting.pid] = process = _Process(greeting, pidfd)
@@ -243,7 +246,8 @@ class Watch:
                 self._tell_once(
                     case,
                     keepers,
-                    f"stay until their ttl is over, or until these processes have ended, which it may have started: {who}",
+                    "stay until their ttl is over, "
+                    f"or until these processes have ended, which it may have started: {who}",
                 )
             over = (not left and case.clean) or now - case.since > _GIVE_UP
             case.clean = not left
@@ -279,7 +283,7 @@ class Watch:
     # -- processes that were left behind and have ended
 
     def _reap(self) -> None:
-        """Wait for ended processes that a pool process has left behind: this process is their parent now, and nobody else does."""
+        """Wait for dead processes that a pool process left behind, whose parent is now this process."""
         now = time.monotonic()
         if now < self._zombies_next:
             return

@@ -1,8 +1,8 @@
-"""The signals of Celery by which a worker watches over the locks of its pool processes, and ends waits when it is to stop.
+"""Celery signals by which a worker watches its pool processes' locks, and ends waits when it stops.
 
 See :mod:`lockkit.integrations.celery.watch` and :mod:`lockkit.integrations.celery.stopping`.
 
-Importing this module is enough. Nothing happens in a worker without a :class:`LockedTask`, and nothing in a process that is no worker.
+Importing this module is enough. Without a :class:`LockedTask`, or outside a worker, nothing happens.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _watch: Watch | None = None
 
 @worker_init.connect(weak=False)
 def _prepare(sender: Any = None, **_: Any) -> None:
-    """Before the worker forks: refuse tasks that it could only fail, and make what the pool processes inherit."""
+    """Before the worker forks: refuse tasks bound to fail, and make what the pool processes inherit."""
     global _watch  # noqa: PLW0603 (one worker in a process)
     tasks = {
         name: task.lock_options for name, task in sender.app.tasks.items() if hasattr(task, "lock_options")
@@ -59,7 +59,8 @@ def _prepare(sender: Any = None, **_: Any) -> None:
         return
     if not hasattr(os, "pidfd_open") or not hasattr(os, "memfd_create") or not _become_subreaper():
         _log.warning(
-            "this system cannot prove the death of a pool process and of all it has started: the lock of one that is killed lapses after its ttl"
+            "this system cannot prove the death of a pool process and of all it has started: "
+            "the lock of one that is killed lapses after its ttl"
         )
         return
     from lockkit.integrations.celery.watch import (
@@ -106,7 +107,7 @@ def _greet_main_process(**_: Any) -> None:
 
 @worker_process_shutdown.connect(weak=False)
 def _end_pool_process(**_: Any) -> None:
-    """Write what is still to be written, at the orderly end of a pool process: billiard ends it by ``os._exit``, which calls no atexit function."""
+    """Finish writing when a pool process ends: billiard uses ``os._exit``, which skips atexit functions."""
     close_clients()
 
 
@@ -117,7 +118,7 @@ def _stop(**_: Any) -> None:
 
 
 def _become_subreaper() -> bool:
-    """Become the parent of all descendants whose parent ends. Returns False where the kernel cannot do that."""
+    """Become the parent of all descendants whose parent ends; False if the kernel cannot do that."""
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""The kind of pool in which this process runs tasks, as far as it is known: a worker tells at its start, before it forks its children."""
+"""The kind of pool in which this process runs tasks, if known: a worker notes it before it forks."""
 
 from __future__ import annotations
 
@@ -30,16 +30,12 @@ def _note_worker(sender: Any = None, **_: Any) -> None:
 
 
 def pool_kind() -> str:
-    """``prefork``, ``threads``, ``solo``, ...; empty in a process that is no worker, or that does not know."""
+    """``prefork``, ``threads``, ``solo``, ...; empty outside a worker, or if unknown."""
     return _kinds[0] if _kinds else ""
 
 
 def kind_of(pool: str | type) -> str:
-    """The kind of a pool, as :func:`pool_kind` has it: for a class of somebody's own, that of Celery's pool from which it is derived.
-
-    Args:
-        pool: The class of the pool, or a name of it, as ``worker_pool`` may have it.
-    """
+    """The kind of a pool class or name, as :func:`pool_kind` has it; a subclass of a Celery pool has its."""
     if isinstance(pool, str):
         name = pool.removeprefix(_OWN).removesuffix(":TaskPool")
         if name in _KINDS:
@@ -57,9 +53,8 @@ def check_pool(task: str, on_busy: str, client: Client) -> None:
     """Refuse a pool in which a lock would not keep its promise.
 
     Raises:
-        ConfigError: The pool is one of greenlets, where a task that computes keeps the heartbeat from its work; or tasks would wait in the only
-            thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release;
-            or it is one of processes, and the locks of the store are those of one process.
+        ConfigError: The pool has greenlets, where computing tasks block the heartbeat; or tasks would wait in
+            a worker's only thread, maybe for a task behind them; or the store's locks are for one process.
     """
     kind = pool_kind()
     environment = str(detect_environment())  # type: ignore[no-untyped-call]

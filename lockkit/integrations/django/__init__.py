@@ -1,4 +1,4 @@
-"""Locks for Django: management commands that run one at a time, and a client for views. Needs the extra ``django``.
+"""Locks for Django: management commands that run one at a time, and a client for views. Extra: ``django``.
 
 INSTALLED_APPS = [..., "lockkit.integrations.django"]
 LOCKKIT = {"url": "redis://cache", "scope": "fleet"}

@@ -8,7 +8,7 @@ __all__ = ["LockkitConfig"]
 
 
 class LockkitConfig(AppConfig):
-    """The application with the command ``lockkit_run``. It has no models and no middleware."""
+    """The application with the command ``lockkit_run``, without models and middleware."""
 
     name = "lockkit.integrations.django"
     label = "lockkit"

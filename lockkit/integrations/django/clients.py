@@ -17,8 +17,8 @@ _made: Client | None = None
 def client() -> Client:
     """The client of this process, for views, tasks and commands.
 
-    ``settings.LOCKKIT`` has the keywords of :func:`lockkit.connect`; what it leaves out comes from lockkit's own configuration. A server may
-    fork after the first call: each worker opens connections of its own.
+    ``settings.LOCKKIT`` has keywords of :func:`lockkit.connect`; lockkit's own configuration has the others.
+    A server may fork after the first call: each worker opens connections of its own.
 
     Raises:
         ImproperlyConfigured: ``settings.LOCKKIT`` is no dict.

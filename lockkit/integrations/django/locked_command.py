@@ -35,16 +35,16 @@ BUSY, TIMED_OUT, LOST, UNAVAILABLE, CONFIG, FAILED = 75, 124, 76, 69, 78, 1
 class LockedCommand(BaseCommand):
     """A management command that runs only while it holds a lock, on whichever host or pod it is started.
 
-    The lock is taken before Django's system checks, and released when the command has ended, also by an exception, Ctrl-C or SIGTERM, which
-    ends the command as ``SystemExit(143)``. A command whose lock is lost is not interrupted: write with ``self.lease.fence``, look at
-    ``self.lease.valid()``, or start it with ``lockkit run``, which ends it. It then fails with the exit code 76.
+    The lock is taken before Django's system checks, and released when the command has ended, also by an
+    exception, Ctrl-C or SIGTERM (``SystemExit(143)``). Its loss does not stop the command, which fails with
+    76: use ``self.lease.fence``, check ``self.lease.valid()``, or use ``lockkit run``, which ends it.
 
     Attributes:
-        lock: The name of the lock, in which ``{option}`` stands for the value of an option; empty for the name of the command.
+        lock: The name of the lock, with ``{option}`` for an option's value; empty for the command's name.
         timeout: Seconds to wait for the lock; 0 for a single look, None for as long as it takes.
         on_busy: ``fail`` exits with 75 (124 after a wait), ``skip`` says who holds the lock and exits with 0.
         ttl: Seconds that the store keeps the lock without renewal; None for lockkit's own setting.
-        min_hold: Seconds for which the lock stays blocked at least, so that a scheduler whose clock is late skips a short job.
+        min_hold: The least seconds for which the lock blocks, so that a late scheduler skips a short job.
         max_hold: Seconds after which the hold ends although the command still runs.
         lease: The hold, while the command runs.
     """
@@ -58,7 +58,7 @@ class LockedCommand(BaseCommand):
     lease: Lease
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run as ``manage.py`` does, where SIGTERM ends the command by an exception, so that its lock is released when it has ended."""
+        """Run as ``manage.py`` does, but with SIGTERM as an exception, so that the lock is released."""
         with _ended_by_sigterm():
             super().run_from_argv(argv)
 
@@ -92,7 +92,7 @@ class LockedCommand(BaseCommand):
         """The name of the lock of one run.
 
         Raises:
-            ConfigError: The template names something that is no option of the command, or whose text may differ between equal calls.
+            ConfigError: The template names no option, or one whose text may differ between equal calls.
         """
         if not self.lock:
             return type(self).__module__.rpartition(".")[2]

@@ -19,9 +19,12 @@ _USAGE = 64
 
 
 class Command(LockedCommand):
-    """Run a management command in this process while holding the lock NAME: ``manage.py lockkit_run nightly --no-wait -- clearsessions``."""
+    """Run a management command under the lock NAME: ``manage.py lockkit_run nightly -- clearsessions``."""
 
-    help = "Run a management command while holding the lock NAME: manage.py lockkit_run nightly --no-wait -- clearsessions"
+    help = (
+        "Run a management command while holding the lock NAME: "
+        "manage.py lockkit_run nightly --no-wait -- clearsessions"
+    )
     lock = "{name}"
     requires_system_checks: list[str] = []  # noqa: RUF012 (Django's own form; the command makes its own checks)
     words: tuple[str, ...] = ()
@@ -49,7 +52,7 @@ class Command(LockedCommand):
         """Run the command while the lock is held.
 
         Raises:
-            CommandError: As for :class:`LockedCommand`, and if there is no command or an option cannot be understood.
+            CommandError: As for :class:`LockedCommand`, or the command is missing or an option invalid.
         """
         if not self.words:
             raise CommandError("the command is missing, which goes after --", returncode=_USAGE)
