@@ -1,7 +1,7 @@
 """The calls of the service-provider interface, on a store in memory.
 
-Each call is one critical section under the store's mutex. Waiters are woken after the mutex is free. No call waits or fails, so every
-outcome is definite.
+Each call is one critical section under the store's mutex. Waiters are woken after the mutex is free. No call
+waits or fails, so every outcome is definite.
 """
 # ruff: noqa: ARG002 - nothing here waits, so budgets go unused
 
@@ -45,7 +45,7 @@ Changed = TypeVar("Changed")
 
 
 def open_store(url: str, options: OpenOptions) -> MemoryBackend:
-    """Open ``memory:`` or ``memory://label``: one store for each label, namespace and clock of this process, until its last user closes it.
+    """Open ``memory:`` or ``memory://label``: a store per label, namespace and clock, kept while it is open.
 
     Raises:
         ConfigError: The URL has more parts than a label, or the namespace is not allowed.
@@ -81,7 +81,7 @@ def label(url: str) -> str:
 
 
 class MemoryBackend(BasicBackend):
-    """One open memory store. Its claims are in a :class:`~lockkit_memory.store.MemoryStore`, which others may have open as well.
+    """One open memory store, whose :class:`~lockkit_memory.store.MemoryStore` others may have open as well.
 
     Args:
         leave: Called when the store is closed.
@@ -127,7 +127,7 @@ class MemoryBackend(BasicBackend):
                 kept = store.queues.setdefault(name, queue) if queue.rows else store.keep(queue)
                 if kept is queue:
                     break
-                queue.rows.pop(claim.token, None)  # a signal handler emptied this one, and began another
+                queue.rows.pop(claim.token, None)  # a signal handler emptied this one, and started another
             woken = queue.woken() if queue.changed else ()
         if woken:
             _wake(woken)
@@ -197,7 +197,7 @@ class MemoryBackend(BasicBackend):
             )
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes before the holder knows."""
         return self._change(name, lambda queue, at: queue.evict(claim_id, at, at_once=now))
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
@@ -209,7 +209,7 @@ class MemoryBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.annotate`.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch or the resulting note exceeds :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         note_text(patch, NOTE_LIMIT)
         return self._change(name, lambda queue, now: queue.annotate(claim_id, patch, now))
@@ -286,10 +286,7 @@ class Mark:
 
 
 def _change(store: MemoryStore, name: str, change: Callable[[Queue, float], Changed]) -> Changed:
-    """Change a queue, given the time, and then wake the watches of the claims that have changed.
-
-    Not a context manager: a generator that a signal handler interrupts may keep the mutex until it is collected.
-    """
+    """Change a queue, wake the watches of changed claims. No generator: a torn one may keep the mutex."""
     with store.mutex:
         queue = store.queue(name)
         changed = change(queue, store.clock.now())
@@ -316,5 +313,5 @@ def _wake(woken: Iterable[Waker]) -> None:
         try:
             waker.wake()
         except Exception:
-            # An exception of one waiter's callback must not fail the call that freed the lock, or keep others from being woken.
+            # One waiter's callback must not fail the call that freed the lock, or stop other wakes.
             _log.exception("a wake-up callback failed")

@@ -25,7 +25,7 @@ Key: TypeAlias = tuple[str, str, Clock]
 
 
 class Waker:
-    """One running watch, to be woken when the waiter's own claim is offered or gone, or when a blocker is gone."""
+    """One running watch, woken when the waiter's own claim is offered or gone, or when a blocker is gone."""
 
     __slots__ = ("_tokens", "_watched", "wake")
 
@@ -58,7 +58,7 @@ class Queue(RowQueue):
         return super().info(row, place)._replace(alive=True, evidence="it is a claim of this very process")
 
     def woken(self) -> Iterable[Waker]:
-        """The watches to wake once the mutex is free, because of what has changed since this was last called."""
+        """The watches to wake once the mutex is free: those of claims changed since the last call."""
         changed, self.changed = self.changed, []
         if self.wakers is None:
             return ()
@@ -79,7 +79,7 @@ class MemoryStore:
         users: The clients that have the store open; see :class:`Shared`.
         mark: The mark of the namespace; None while it is not drained. See :class:`lockkit.store.spi.Drains`.
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
-        next_fence: Returns a fence above every other of the store. It counts for all names, so no name has to keep its last fence.
+        next_fence: Returns a fence above every other of the store. One counter serves all names.
     """
 
     def __init__(self, clock: Clock, next_fence: Callable[[], int] | None = None) -> None:
@@ -96,7 +96,7 @@ class MemoryStore:
         return queue if queue is not None else self.queues.setdefault(name, Queue(name, self))
 
     def keep(self, queue: Queue) -> Queue:
-        """Keep a queue that has claims, and forget an empty one; return the queue that the name has now, which may be another."""
+        """Keep a queue with claims, forget an empty one; return the name's queue, which may be another."""
         if queue.rows:
             return self.queues.setdefault(queue.name, queue)
         found = self.queues.pop(queue.name, None)
@@ -115,10 +115,7 @@ class MemoryStore:
 
 
 class Shared:
-    """The stores of this process that have a label. A store ends with its last user, so that one test leaves nothing to the next.
-
-    A signal handler may open or close a store in the middle of these calls, so each step looks at the result of the last.
-    """
+    """The labelled stores of this process, each until its last user leaves. Safe in signal handlers."""
 
     def __init__(self) -> None:
         self._fences: dict[tuple[str, str], Callable[[], int]] = {}
@@ -131,7 +128,7 @@ class Shared:
 
     def enter(self, key: Key, user: object) -> MemoryStore:
         """Give the store of a key to one more user."""
-        # A store that begins anew goes on with its fences, which rise over all that a process does.
+        # A store that starts anew goes on with its fences, which rise over all that a process does.
         fences = self._fences.setdefault(key[:2], itertools.count(1).__next__)
         with self._mutex:
             while True:
@@ -153,7 +150,7 @@ class Shared:
                 del self._stores[key]
 
     def namespaces(self, key: Key) -> list[str]:
-        """The namespaces, drained or with claims, of the stores that have the label and the clock of this key."""
+        """The namespaces, drained or with claims, of the stores with this key's label and clock."""
         label, _, clock = key
         return [
             namespace
