@@ -46,7 +46,7 @@ _LATE = 30_000
 _COPYING = 0.5
 """The part of an acquire's budget that waiting for replicas may take."""
 _WHOLE_GRANT = 3
-"""Length of the reply to a grant. A longer reply means that the server knew no fence of the name, so it may have lost the index too."""
+"""Length of the reply to a grant. A longer one: the server knew no fence, and may lack the index too."""
 _FLAGS = (b"$1\r\n0\r\n", b"$1\r\n1\r\n")
 _ENDS: Mapping[End, bytes] = {
     "ungraceful": b"$1\r\n0\r\n",
@@ -60,7 +60,7 @@ _CREATE = (
 )
 """The word of an acquire that creates a claim, by ``wait`` and by whether it is sent again."""
 _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
-"""The words of an acquire that creates nothing, without and with ``wait``: such a request is never too late."""
+"""The words of an acquire that creates nothing, without and with ``wait``; it is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
 
 
@@ -136,7 +136,7 @@ def _packed(
     end: float,
     server: Server,
 ) -> bytes:
-    """An acquire as one server gets it: between its words, the time on that server's clock from which a creating acquire is too late."""
+    """Pack an acquire for one server; a creating one carries the server time from which it is too late."""
     if create:
         packed = b"%b$13\r\n%013d\r\n%b" % (before, server.reckoned(basis) + _LATE, after)
     else:
@@ -182,7 +182,7 @@ def release(
         claim: The claim.
         budget: Seconds.
         how: See :meth:`lockkit.store.spi.Backend.release`.
-        tombstone: Leave a tombstone also if no copy of the creating acquire can be under way, for all that this client knows.
+        tombstone: Leave one even if no copy of the creating acquire is known to be under way.
         fresh: Over a connection of its own.
     """
     end = time.monotonic() + budget
@@ -217,7 +217,7 @@ def abandon(
 
 
 def _undone(store: RedisStore, claim: Claim, halfway: Unknown, end: float) -> Exchange[Refused | Unknown]:
-    """Return the exception to raise when the script was stopped half-way: definite if the claim could be removed."""
+    """The error for a script that was stopped half-way: definite if the claim could be removed."""
     try:
         yield from abandon(store, claim, left(end), how="unused")
     except (Refused, Unknown):
@@ -255,4 +255,4 @@ def _head(name: str, head: Sequence[Any] | None) -> ClaimInfo | None:
 
 
 _told = lru_cache(maxsize=64)(claim_info)
-"""The first claim of a queue. A thousand waiters are told of the same one, and share it."""
+"""The first claim of a queue. A thousand waiters are shown the same one, and share it."""

@@ -59,7 +59,7 @@ def parse(url: str) -> Address:
 
     ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS), ``unix:///path``,
     ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]`` and
-    ``redis+cluster://[user:password@]host[:port],host[:port]``; with Valkey's name in place of Redis's the same.
+    ``redis+cluster://[user:password@]host[:port],host[:port]``; the same with ``valkey`` for ``redis``.
 
     Raises:
         ConfigError: The URL is none of these, or has an unknown option; the error says what is allowed.

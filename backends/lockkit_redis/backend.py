@@ -27,7 +27,7 @@ _LEAST = 0.2
 
 
 def open_store(url: str, options: OpenOptions) -> RedisBackend:
-    """Open a server. Connects, so that a wrong address or password is told at once.
+    """Open a server. Connects, so that a wrong address or password is reported at once.
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.
@@ -120,11 +120,11 @@ class RedisBackend(ExchangingBackend):
         return operating.inspect(self.store, name, budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """See :meth:`lockkit.store.spi.Backend.names`. Names come from the index; ``deep`` scans every key of the server."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Reads the index; ``deep`` scans every key."""
         return self.store.index.names(prefix, time.monotonic() + budget, deep=deep)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes before the holder knows."""
         return operating.evict(self.store, name, claim_id, budget, at_once=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:

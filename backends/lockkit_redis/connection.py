@@ -68,7 +68,7 @@ def _complete(reader: Reader) -> list[Any]:
 
 
 class Parser:
-    """See :class:`lockkit.store.exchanges.Parser`. An error reply is returned like any other: as redis-py's exception."""
+    """See :class:`lockkit.store.exchanges.Parser`. Returns an error reply as redis-py's exception."""
 
     def __init__(self) -> None:
         self._reader = _reader()
@@ -89,7 +89,7 @@ class Parser:
 
 
 class Connection(Timed):
-    """A connection, used by one call at a time. An error reply is returned like any other: as redis-py's exception.
+    """A connection, used by one call at a time. Returns an error reply as redis-py's exception.
 
     Each call gives up when ``time.monotonic()`` is at ``end``.
 
@@ -108,8 +108,8 @@ class Connection(Timed):
         """Send commands and return their replies.
 
         Raises:
-            OSError, redis.exceptions.RedisError: Not all replies come in time (TimeoutError). If the server said why before it hung
-                up, that is the error.
+            OSError, redis.exceptions.RedisError: Not all replies come in time (TimeoutError). If the server
+                said why before it hung up, that is the error.
         """
         self.send(packed, end)
         gets = self._reader.gets

@@ -1,8 +1,8 @@
 """The mark of a drained namespace: a key that the script of acquire looks at.
 
-A script on a Cluster can look only at keys of its own slot. So there the mark stands once in each of the 16384 slots as well, and is set
-and removed everywhere before the call returns. One client at a time does that, under a lock of its own. While it does, and if it fails
-half-way, the mark that everybody reads says that it is partial.
+A script on a Cluster sees only keys of its own slot. So there each of the 16384 slots has a copy of the mark,
+set and removed everywhere before the call returns. One client at a time does that, under a lock of its own.
+Meanwhile, and after a failure half-way, the mark that everybody reads says that it is partial.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Mark"]
 _BATCH = 4096
 """Keys in one pipeline."""
 _LOCK_TTL_MS = 30_000
-"""Milliseconds after which another client may set or remove the mark of a Cluster, if the one that began has died."""
+"""Milliseconds after which another client may set or remove a Cluster's mark, if the first one has died."""
 
 
 class Mark:
@@ -47,7 +47,7 @@ class Mark:
         return None if stored is None else stored.decode(errors="replace")
 
     def set(self, mark: str, budget: float) -> None:
-        """See :meth:`lockkit.store.spi.Drains.set`. On a Cluster, an error may leave a partial mark; ``set`` and ``clear`` end that."""
+        """See :meth:`lockkit.store.spi.Drains.set`. On a Cluster an error may leave a partial mark: retry."""
         end = time.monotonic() + budget
         if self._store.topology.one:
             self._store.ask(self._key, pack("SET", self._key, mark), left(end))
@@ -58,7 +58,10 @@ class Mark:
             with _begun():
                 self._in_each_slot(end, "SET", mark)
                 if not self._replace(self._key, part, mark, end):
-                    text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r}"
+                    text = (
+                        f"{self._store.where}: another client drains or undrains "
+                        f"namespace {self._store.namespace!r}"
+                    )
                     raise Unknown(BackendUnavailable(text, hint="look at who drains it"), retry=False)
 
     def clear(self, mark: str, budget: float) -> bool:
@@ -100,7 +103,10 @@ class Mark:
         taken = self._store.ask(key, pack("SET", key, token, "NX", "PX", _LOCK_TTL_MS), left(end))
         if taken is None:
             lasts = max(int(self._store.ask(key, pack("PTTL", key), left(end))), 0) / 1000.0
-            text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r}, or was cut off doing it"
+            text = (
+                f"{self._store.where}: another client drains or undrains "
+                f"namespace {self._store.namespace!r}, or was cut off doing it"
+            )
             hint = f"try again when it has finished, or if it was cut off in {durations.show(lasts)}"
             raise Refused(BackendUnavailable(text, hint=hint))
         try:
@@ -124,7 +130,7 @@ class Mark:
             together.setdefault(cluster.of(slot), []).append(key)
         verb, *value = words
         for server, some in together.items():
-            # All of these keys have the same length, so one command is packed, and only the key in it changes.
+            # All these keys have the same length, so one command is packed, and only its key is replaced.
             before, after = pack(verb, some[0], *value).split(some[0].encode())
             for start in range(0, len(some), _BATCH):
                 row = some[start : start + _BATCH]

@@ -1,7 +1,7 @@
 """The errors of Redis, and the one table, in two parts, that maps them onto Refused and Unknown.
 
-An error reply says that the command was not executed. But a script that fails half-way has done its first half, so an error
-from inside a script is Unknown, and so is an error that is not listed. Errors of connecting are in ``unreachable``.
+An error reply says that the command was not executed. But a script that fails half-way has done its first
+half, so an error from inside a script is Unknown, as is an unlisted one. See also ``unreachable``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _FOR_GOOD = {
         "its setting `databases` says how many there are; the first is 0",
     ),
 }
-"""Errors that only another URL, another right or another version can end: the class of the error, the cause, and what to do."""
+"""Errors that only another URL, right or version can end: the class of the error, its cause, what to do."""
 _PASSING = {
     "READONLY": (
         "it is a replica",

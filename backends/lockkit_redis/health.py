@@ -97,10 +97,7 @@ def _of(server: Server, found: Finding) -> Finding:
 
 
 def _keys(store: RedisStore, servers: Sequence[Server]) -> dict[Server, list[str]]:
-    """Unused keys for each server, in slots that it has; none for a server with next to no slots.
-
-    The keys are spread over the slots: a node of a Cluster that was taken for a server by itself refuses most of them.
-    """
+    """Unused keys for each server, in slots that it has; none for a server with next to no slots."""
     keys: dict[Server, list[str]] = {}
     for at in range(_TRIES):
         key = f"{store.channel}:{at}"  # no other client uses this name
@@ -124,15 +121,16 @@ def _coverage(count: int, server: Server) -> Finding:
         "cluster",
         "error",
         f"{server.node} knows no node for {count} of {SLOTS} slots: names in them cannot be locked",
-        "see CLUSTER INFO; redis-cli --cluster check HOST:PORT says which, and --cluster fix gives them a node",
+        "see CLUSTER INFO; redis-cli --cluster check HOST:PORT says which, "
+        "and --cluster fix gives them a node",
     )
 
 
 def known_bad(store: RedisStore, server: Server, budget: float) -> list[Finding]:
     """The reasons why a server is unsafe for locks: always (errors), or at this moment (warnings).
 
-    Where INFO is forbidden, none are known. Troubles that pass and meanwhile refuse each acquire, such as full memory, are left
-    out: people must be able to look and to evict.
+    None are known where INFO is forbidden. Passing troubles that refuse each acquire meanwhile, such as full
+    memory, are left out: people must be able to look and to evict.
     """
     try:
         info = _info(store, server, budget)
@@ -219,6 +217,7 @@ def _persistence(info: dict[str, str]) -> Finding:
     return Finding(
         "persistence",
         "warning",
-        f"without an append-only file a restart forgets locks{since}; their holders learn it at the next renewal",
+        f"without an append-only file a restart forgets locks{since}; "
+        "their holders learn it at the next renewal",
         "appendonly yes; fences rise all the same",
     )

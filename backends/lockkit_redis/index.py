@@ -1,7 +1,6 @@
-"""The index of names: a sorted set for each namespace, so that nobody has to scan a server that others use too.
+"""The index of names: a sorted set per namespace, so that nobody has to scan a shared server.
 
-The index is written along with acquires and heartbeats, and is advice: a name in it may have no claims any more, and one that
-could not be noted is missing until the next heartbeat.
+The index is advice: a name in it may have no claims, and a missing name comes with the next heartbeat.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Index:
         return self._noted.get(name, 0.0) > now
 
     def note(self, names: Sequence[str], budget: float) -> Exchange[None]:
-        """Note the names that are due, within a moment. No error is raised; after an error no name is noted for some seconds."""
+        """Note the names that are due, within a moment. Never raises; an error pauses it for some seconds."""
         now = self._store.clock.now()
         seen, until = self._seen
         if names is seen and now < until:
@@ -98,7 +97,7 @@ class Index:
         self._noted.update(dict.fromkeys(names, now + _FRESH / 1000.0))
 
     def names(self, prefix: str, end: float, *, deep: bool) -> list[str]:
-        """The names that have claims, sorted. ``deep`` scans every key of the server instead of asking the index."""
+        """The names that have claims, sorted. ``deep`` scans every key of the server instead of the index."""
         if deep:
             found = {name_in(key) for key in self._scan(pattern(self._store.namespace), end)}
         else:
@@ -107,7 +106,7 @@ class Index:
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
     def namespaces(self, budget: float) -> list[str]:
-        """The namespaces of all queues and marks of the server. Every key of the server is scanned, because no index has them."""
+        """The namespaces of all queues and marks of the server. Scans every key: no index has them."""
         ours = ("}:q", ":drain")
         keys = self._scan(pattern_of_all(), time.monotonic() + budget)
         found = {namespace_in(key) for key in keys if key.endswith(ours)}

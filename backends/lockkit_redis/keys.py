@@ -1,4 +1,4 @@
-"""The names of the keys. Everything of a namespace begins with ``lockkit:<namespace>:``, so rights can be given by prefix.
+"""The names of the keys. Those of a namespace begin with ``lockkit:<namespace>:``, for rights by prefix.
 
 The keys of one name share one hash tag, so they lie in one slot of a Cluster.
 """
@@ -32,7 +32,7 @@ _BITS = 14
 
 
 class Keys(NamedTuple):
-    """The keys of one name. Scripts are given the first five, in this order; that of acquire the mark of a drain after them."""
+    """The keys of one name. Scripts get the first five, in this order; acquire also the mark of a drain."""
 
     queue: str
     deadlines: str
@@ -54,7 +54,7 @@ def index(namespace: str) -> str:
 
 
 def channel(namespace: str, client: str) -> str:
-    """The channel on which a client's waiters are told that it is their turn."""
+    """The channel on which a client's waiters are notified of their turn."""
     return f"lockkit:{namespace}:wake:{client}"
 
 
@@ -95,10 +95,10 @@ def _tag(slot: int) -> str:
 
 @functools.cache
 def _digits() -> tuple[int, list[int]]:
-    """How to write a hash tag of any slot, as 14 digits of 0 and 1: the slot of 14 zeros, and for each bit of a slot the digits that flip it.
+    """The 14-digit hash tags of 0 and 1: the slot of 14 zeros, and for each slot bit the digits that flip it.
 
-    A slot is the last 14 bits of a CRC, which is linear: each digit flips the same bits whatever the others are. So these are the
-    solutions of 14 linear equations, found by Gauss-Jordan elimination over GF(2).
+    A slot is the last 14 bits of a CRC, which is linear: each digit flips the same bits whatever the others
+    are. So the digits solve 14 linear equations, by Gauss-Jordan elimination over GF(2).
     """
     zero_slot = slot_of(b"0" * _BITS)
     rows = [(slot_of(f"{1 << digit:0{_BITS}b}".encode()) ^ zero_slot, 1 << digit) for digit in range(_BITS)]

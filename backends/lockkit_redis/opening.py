@@ -1,4 +1,4 @@
-"""Opening a connection to a server or a sentinel: where it is, the login, and whether it is what the URL says."""
+"""Opening a connection to a server or sentinel: the login, and the check that it is what the URL says."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _look(server: Server, place: Place, commands: Sequence[bytes], replies: Sequ
 
 
 def _mode(hello: Any) -> str:
-    """Standalone, cluster or sentinel, as a reply to HELLO says; "" where it is not known (before Redis 6)."""
+    """Standalone, cluster or sentinel, as a reply to HELLO says; "" if unknown (before Redis 6)."""
     facts = dict(zip(hello[::2], hello[1::2], strict=False)) if isinstance(hello, list) else {}
     mode = facts.get(b"mode")
     return mode.decode(errors="replace") if isinstance(mode, bytes) else ""

@@ -35,7 +35,7 @@ def inspect(store: RedisStore, name: str, budget: float) -> LockInfo:
 def evict(
     store: RedisStore, name: str, claim_id: str, budget: float, *, at_once: bool, waiting: bool = False
 ) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent."""
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, only a waiting claim is evicted."""
     end = time.monotonic() + budget
     read = _read(store, name, budget)
     token = tokens(read).get(claim_id)
@@ -61,10 +61,10 @@ def resize(store: RedisStore, name: str, capacity: int, budget: float) -> int:
 
 
 def annotate(store: RedisStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-    """See :meth:`lockkit.store.spi.Backend.annotate`. Merged here, stored by compare: Lua cannot tell ``{}`` from ``[]``.
+    """See :meth:`lockkit.store.spi.Backend.annotate`. Merged here, as Lua confuses ``{}`` with ``[]``.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch or the resulting note exceeds :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     end = time.monotonic() + budget
 

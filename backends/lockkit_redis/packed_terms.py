@@ -1,4 +1,4 @@
-"""The part of each command that never changes: packed once, and what does not depend on the name shared by all locks with the same terms."""
+"""The parts of commands that never change, packed once; locks with the same terms share most of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def millis(seconds: float) -> int:
 
 
 class Words(NamedTuple):
-    """The words that the terms of a lock add to its commands, whatever its name: the same bytes for all locks with the same terms.
+    """The words that the terms of a lock add to its commands: the same for all locks with the same terms.
 
     Attributes:
         acquire: The bytes after the changing words of an acquire, without its note.
-        again: The same, and an empty note, for an acquire that creates nothing: it stores neither owner nor note.
+        again: The same, with an empty note, for an acquire that creates nothing: it stores no owner or note.
         release: The bytes after the changing words of a release.
         ttl: The last word of a renewal.
     """
@@ -80,8 +80,8 @@ def _words(terms: Terms, channel: str) -> Words:
     }
     if longest is not None:
         state["max_hold"] = longest
-    # The third word is the time from the grant to the first deadline; the fourth the state without its opening brace and without
-    # the fields that change.
+    # Third word: the time from the grant to the first deadline. Fourth: the state without its opening brace
+    # and the fields that change.
     said = _json(state)[1:]
     words = (terms.weight, terms.capacity, max(ends + delay, least), said)
     return Words(

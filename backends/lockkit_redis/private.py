@@ -1,7 +1,6 @@
-"""Everything that lockkit uses of redis-py and hiredis without their documentation promising it, and nothing else.
+"""The undocumented parts of redis-py and hiredis that lockkit uses, and nothing else.
 
-The extra ``redis`` keeps both below a version that nobody has tried. tests/backends/test_redis_private.py says which of these
-names a newer one has changed.
+The extra ``redis`` keeps both below the first untried version; test_redis_private.py shows what that changed.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import redis.crc
 __all__ = ["error_of", "slot_of"]
 
 slot_of: Callable[[bytes], int] = redis.crc.key_slot
-"""The slot of a Cluster that has a key. In its place: CRC16 of what stands between the first braces, modulo 16384, as the
-specification of Redis Cluster has it."""
+"""The slot of a Cluster that has a key. Alternative: CRC16 of the text between the first braces, modulo
+16384, as the specification of Redis Cluster has it."""
 
 _class: Any = redis.Connection
 _connection = _class(protocol=2)  # kept: Python ignores a Ctrl-C that comes in the destructor of its parser
@@ -24,10 +23,7 @@ _parse: Callable[[str], Exception] = _connection._parser.parse_error  # noqa: SL
 
 
 def error_of(text: str) -> Exception:
-    """The exception for an error reply, with all of its text.
-
-    redis-py knows which class stands for which code, but drops the code. In its place: a table of codes and classes here.
-    """
+    """The exception for an error reply, with the code, which redis-py drops. Alternative: a table here."""
     try:
         error = _parse(text)
     except (ValueError, IndexError):  # the code of a redirection, and no redirection behind it

@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The commands for a batch of renewals. They are kept: the next batch is most often the same, and packing is most of the work."""
+    """The commands for a batch of renewals, kept because batches repeat and packing is most of the work."""
 
     beats: Sequence[Beat]
     names: Sequence[str]
@@ -52,8 +52,8 @@ def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Exchange[S
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
-        Refused, Unknown: No server answers. If some answer, claims without an answer count as not renewed: a server that
-            is slow, or one node of several that is silent, must not cost what was renewed.
+        Refused, Unknown: No server answers. If some answer, claims without an answer count as not renewed: a
+            slow server, or one silent node of several, must not cost what was renewed.
     """
     end = time.monotonic() + budget
     if store.topology.stale:
@@ -151,7 +151,7 @@ def _send(
     """Renew the claims of some names on one server.
 
     Returns:
-        The troubles with some of the names, which are left out of the answers: names are nothing to each other.
+        The troubles with some of the names, for which no answers are set.
 
     Raises:
         Refused, Unknown: The server does not answer in time.
@@ -194,7 +194,7 @@ def _send(
 
 
 def _unanswered(server: Server, replies: Sequence[Any]) -> dict[Server, list[int]]:
-    """The places of the commands to send once more, by server: one does not know the script, or names the node of a moved slot."""
+    """The places of commands to send again, by server: it lacks the script, or has the moved slot."""
     found: dict[Server, list[int]] = {}
     for at, reply in enumerate(replies):
         if isinstance(reply, theirs.NoScriptError):
@@ -232,7 +232,7 @@ def _packed(store: RedisStore, claim: Claim, fence: int | None) -> bytes:
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
-    """Read a script's answer for one claim: a letter; or a letter, the reason for a loss, and the requests in the claim's note."""
+    """Read a script's answer for one claim: a letter; or a letter, the reason of a loss, and the note."""
     if isinstance(answer, bytes):
         return Renewal(_STATES[answer], basis)
     state, why, note = answer

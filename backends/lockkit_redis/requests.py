@@ -1,7 +1,6 @@
-"""Requests to servers, as exchanges: their errors go through the table of failures, and a Cluster's redirections are followed.
+"""Requests to servers, as exchanges. Errors go through the table of failures; redirections are followed.
 
-A redirection is a definite refusal, so the request may be sent again at once, within the same end. A few redirections are
-followed; the next one is the error.
+A redirection is a definite refusal, so the request is sent again at once, a few times, within the same end.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def ask(
     fresh: bool = False,
     whole: bool = False,
 ) -> Exchange[tuple[Server, Sequence[Any]]]:
-    """Send commands for one slot. Returns the server that executed them, and their replies, the first of which is no error.
+    """Send commands for one slot; return the server that executed them and the replies, the first no error.
 
     Args:
         server: The server that has the slot.
@@ -169,7 +168,7 @@ def _refusal(replies: Sequence[Any], *, whole: bool) -> theirs.RedisError | None
 def _elsewhere(
     refusal: theirs.RedisError, server: Server, owner: Server
 ) -> tuple[Server, Server, bytes, float] | None:
-    """Where to send a refused request again: the slot's owner, the server, a command ahead, and a pause. None: nowhere."""
+    """Where to send a refused request again: the slot's owner, the server, a first command, a pause."""
     cluster = server.cluster
     if cluster is None:
         named_anew = isinstance(refusal, theirs.ReadOnlyError) and server.address.service is not None
@@ -183,7 +182,7 @@ def _elsewhere(
 
 
 def _noted(server: Server, replies: Sequence[Any]) -> Exchange[None]:
-    """Note the errors among the replies, and drop the connections to a server that is no longer what it was."""
+    """Note the errors among the replies, and drop the connections to a server that has changed."""
     for kind in set(map(type, replies)):  # errors are rare, and there may be hundreds of replies
         if issubclass(kind, theirs.RedisError):
             for reply in replies:

@@ -52,9 +52,9 @@ def rights(store: RedisStore, server: Server, keys: Sequence[str], end: float) -
 
 
 def _tried(store: RedisStore, server: Server, keys: Sequence[str], end: float) -> Sequence[tuple[str, Any]]:
-    """Send the commands of a client, and return them with the replies: the probe, whole and by its digest; WAIT, if it is needed; reads.
+    """Send the commands of a client; return them and the replies: the probe by EVAL and EVALSHA, WAIT, reads.
 
-    EVAL comes first, so that the server knows the script by then: EVALSHA is refused with NOSCRIPT where only EVAL is forbidden.
+    EVAL comes first, so that the server knows the script; if only EVAL is forbidden, EVALSHA gets NOSCRIPT.
     """
     by_digest = [_PROBE.packed((key,), f"{store.channel}:doctor") for key in keys]
     if keys:

@@ -34,7 +34,7 @@ class Script:
     Attributes:
         text: The Lua text.
         sha: The digest by which the server knows the text.
-        head: The beginning of the command that runs it with so many ``keys``, and ``count`` arguments after them, up to the first key.
+        head: The start of its command, up to the first of ``keys`` keys, which ``count`` arguments follow.
     """
 
     def __init__(

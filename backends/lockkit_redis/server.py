@@ -1,4 +1,4 @@
-"""The routes of this store: a server, a fresh connection to one, and a sentinel. None of them has a connection; a performer has."""
+"""The routes of this store: a server, a fresh connection to one, a sentinel. Performers have connections."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Server:
         self._ahead = server - self._clock.now() * 1000.0
 
     def reckoned(self, here: float) -> int:
-        """The time on the server's clock when ours shows ``here``, estimated by the server's last reply, or by our clock before the first."""
+        """The server's time at our time ``here``, by its last reply; by our own clock before the first."""
         return int(here * 1000.0 + self._ahead)
 
     def trouble(self, error: BaseException) -> None:

@@ -43,7 +43,7 @@ class RedisStore:
 
     Attributes:
         where: The URL, without secrets.
-        channel: The channel on which this client's waiters are told that it is their turn.
+        channel: The channel on which this client's waiters are notified of their turn.
         known: The packed words of a lock.
         index: The index of names.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.

@@ -1,7 +1,6 @@
 """The connection on which a client receives its wakes. One thread at a time reads it.
 
-A thread that waits for its own turn reads itself: a wake by another thread that has read would take as long again as the
-message took.
+A thread that waits for its own turn reads itself: a wake by another reading thread would take twice as long.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ class Subscription:
             self._nudges.close()
 
     def hear(self, seconds: float) -> list[Any]:
-        """Wait for messages or :meth:`nudge`, at most so long, and return the messages. Called by one thread at a time.
+        """Wait so long for messages or :meth:`nudge`; return the messages. For one thread at a time.
 
         Raises:
-            Gone, OSError, redis.exceptions.RedisError: The subscription is useless; it also is if this call is cut short.
+            Gone, OSError, redis.exceptions.RedisError: The subscription is useless, as after a call cut off.
         """
         silent_for = time.monotonic() - self._heard_at
         if silent_for >= _PING and not self._poll(0):  # an answer may have come while no thread was reading
@@ -85,7 +84,7 @@ class Subscription:
         self._connection.send(_PINGED, self._heard_at + _PATIENCE)
 
     def nudge(self) -> None:
-        """End the present :meth:`hear`, or the next one. Never blocks or fails, on any thread and in signal handlers."""
+        """End the present or next :meth:`hear`. Never blocks or fails, in any thread or signal handler."""
         try:
             self._nudges.send(b"\0")
         except OSError:  # full of nudges, or closed

@@ -1,8 +1,8 @@
 """The server that has a key: the only one, or the node of a Cluster that has the key's slot.
 
-A Cluster's map of slots is read when the store is opened, and again after a node says that a slot has MOVED, cannot be
-reached or has become a replica. Only the first reading is waited for: nobody waits for a node whose slots are of no interest.
-While a slot is being moved its locks are refused: a script of several keys runs on neither side then (ASK, TRYAGAIN).
+A Cluster's map of slots is read when the store is opened, and again after a node answers MOVED, cannot be
+reached or has become a replica. Calls wait only for the first reading, and not for nodes that they do not
+need. While a slot is being moved its locks are refused: neither side runs a script of several keys.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Topology:
         return (self._server,)
 
     def look_again(self) -> Exchange[None]:
-        """Have the map read in the background, if that is due: a node that is silent must not hold up calls to the others."""
+        """Have the map read in the background, if that is due: a silent node must not delay other calls."""
         yield from ()
 
 
@@ -156,8 +156,7 @@ class Cluster(Topology):
     def read(self, end: float) -> Exchange[None]:
         """Read the map from the first node that has all of it, or else from the one that has most.
 
-        Nodes that were in trouble last are asked last: a node that was cut off, or taken out, still answers, with the map as it
-        was.
+        Nodes that were in trouble last are asked last: one that was cut off or removed still has an old map.
 
         Raises:
             Refused, Unknown: No node has a map.

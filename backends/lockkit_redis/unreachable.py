@@ -1,7 +1,7 @@
 """Errors of connecting: there is no connection, or one to another kind of server. No lock was asked for yet.
 
-An error that time or a restart may mend is worth another try. An error that only another URL, another file or another right can
-mend is raised at once, and is a ConfigError where it is the URL or a file.
+An error that time or a restart may fix is worth another try. One that only another URL, file or right can fix
+is raised at once, and is a ConfigError where it is the URL or a file.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def not_connected(error: BaseException, where: str, address: Address) -> Refused
 
 def _reach(address: Address) -> str:
     if address.socket is not None:
-        return "is the server running? CONFIG GET unixsocket gives the path of its socket, unixsocketperm the rights on it"
+        return (
+            "is the server running? CONFIG GET unixsocket gives the path of its socket, "
+            "unixsocketperm the rights on it"
+        )
     if address.tls is not None and address.tls.cert_file is None:
         return (  # a server that wants a certificate may simply hang up
             "check host, port and TLS; is it running? "
@@ -100,7 +103,10 @@ def of_a_sentinel(error: Exception, where: str) -> Refused:
 
 def unknown_service(service: str, where: str) -> Refused:
     """The error for a sentinel that knows no primary of that name."""
-    hint = "the path of the URL is the sentinels' name for the primary: redis-cli -p PORT SENTINEL MASTERS lists the names"
+    hint = (
+        "the path of the URL is the sentinels' name for the primary: "
+        "redis-cli -p PORT SENTINEL MASTERS lists the names"
+    )
     return Refused(ConfigError(f"{where} knows no {service!r}", hint=hint), retry=False)
 
 

@@ -1,4 +1,4 @@
-"""Claims as stored, as facts for people. Times in the store are milliseconds since the epoch, by the server's clock."""
+"""Claims as stored, as facts for people. Stored times are epoch milliseconds, by the server's clock."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _seconds(value: object) -> float | None:
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
-    """The queue of a name, without claims past their deadlines, from the replies to the four commands that read it."""
+    """The queue of a name, without lapsed claims, from the replies to the four commands that read it."""
     queue, deadlines, claims, clock = read
     now = millis_of(clock)
     until = dict(_pairs(deadlines))

@@ -1,11 +1,11 @@
 """One subscription for all waiters of a client. A message is the fence of the claim whose turn it may be.
 
-A wake is only advice. Messages may be missed before the subscription stands, or while the connection is down; once it stands,
-the claims of all waiters are looked at. A message that comes before its waiter is registered is kept for it.
+A wake is only advice. Messages may be missed before the subscription starts, or while the connection is down;
+once it is up, the claims of all waiters are looked at. A message for a waiter not yet registered is kept.
 
-The thread that waits reads the subscription, if it waits alone. Otherwise a thread of its own does, the keeper, which also makes
-the connection. A waiter for which the keeper reads is parked, to its end. (Compare Schmidt, O'Ryan, Kircher, Pyarali and Buschmann,
-"Leader/Followers", 2000. Here no waiter reads for others: a signal handler may keep a waiting thread for as long as it likes.)
+A thread that waits alone reads the subscription. Otherwise a thread of its own does, the keeper, which also
+makes the connection. A waiter for which the keeper reads is parked, to its end. (Compare Schmidt et al.,
+"Leader/Followers", 2000. Here no waiter reads for others: a signal handler may delay it.)
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Watch:
 
 
 class Wakes:
-    """The waiters of a client, and the thread that reads for them. The keeper is started with the first waiter."""
+    """The waiters of a client, and the keeper that reads for them, started with the first waiter."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
@@ -123,7 +123,7 @@ class Wakes:
             self._make_up([watch], _GLANCE)
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
-        """Wait for a ring, and return whether there was one. The thread reads meanwhile if nobody else waits."""
+        """Wait for a ring; return whether there was one. The thread reads meanwhile, if nobody else waits."""
         end = time.monotonic() + seconds
         subscription = self._enter(watch)
         if subscription is None:
@@ -233,7 +233,7 @@ class Wakes:
             _log.debug("the subscription to %s ended: %s", self._store.where, error)
 
     def _subscribe(self) -> None:
-        """Make the subscription, and stand by it to its end."""
+        """Make the subscription, and serve it to its end."""
         subscription = self._subscription = Subscription(self._store)
         try:
             self._begin(subscription)
@@ -244,7 +244,7 @@ class Wakes:
             subscription.close()
 
     def _begin(self, subscription: Subscription) -> None:
-        """Wait until the subscription stands; then wake the waiters that missed a message before."""
+        """Wait until the subscription is up; then wake the waiters that missed a message before."""
         stands = False
         while not stands:
             if self._closed:  # close() may have run before there was a connection
@@ -258,7 +258,7 @@ class Wakes:
         self._make_up(everybody)
 
     def _stand_by(self, subscription: Subscription) -> None:
-        """Read for the parked waiters; now and then test whether a connection that nobody reads still lives."""
+        """Read for the parked waiters; now and then test whether a connection that nobody reads is alive."""
         look = False
         while True:
             with self._mutex:  # a thread rings before it is done
