@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file for the processes of one user on one host, or of all users who share its folder. No server, nothing to set up."""
+"""The embedded store: one SQLite file for one user's processes on a host, or for all who share its folder."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Acquire: take what is free in one statement; otherwise append the claim, read the queue, and become a holder by compare.
+"""Acquire: take what is free in one statement; otherwise append the claim, read, and hold by compare.
 
-Where this client waited a moment ago, nothing will be free, and the claim is appended at once. A claim that takes the whole
-capacity and has been woken needs no read: it becomes a holder by a compare that nobody is ahead and nobody holds.
+Where this client waited a moment ago, nothing will be free, and the claim is appended at once. A woken claim
+that takes the whole capacity needs no read: it holds by a compare that nobody is ahead and nobody holds.
 
-Appending and reading need not be one step: claims are added at the tail and only ever removed before it, so a stale read errs
-towards "queued" (model-checked). The one step that grants compares everything it relies on: the claim is still there, it
-waits, it has not lapsed, it is not marked by evict, and its capacity is the one that was read.
+Appending and reading need not be one step: claims are added at the tail and only ever removed before it, so a
+stale read errs towards "queued" (model-checked). The one step that grants compares all it relies on: the
+claim is still there, waits, has not lapsed, is not marked by evict, and has the capacity that was read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ROUNDS = 64
 
 
 class _Stored:
-    """Whether the claim may be in the queue. If a call fails then, its outcome is unknown: its caller has to remove the claim."""
+    """Whether the claim may be in the queue: then a failed call is Unknown, and the claim must be removed."""
 
     __slots__ = ("maybe",)
 
@@ -136,7 +136,7 @@ def _ask(
     *,
     trying: bool = False,
 ) -> Answer:
-    """Read the queue and answer for the claim. With ``trying`` a claim that is not there takes what is free."""
+    """Read the queue and answer for the claim. With ``trying`` an absent claim takes what is free."""
     calls, name, token = store.calls, claim.terms.name, claim.token
     if claim.terms.capacity == 1 and not trying and (waits := _behind(store, claim, end)) is not None:
         return waits
@@ -196,10 +196,7 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
 
 
 def _behind(store: SQLiteStore, claim: Claim, end: float) -> Queued | None:
-    """The answer for a claim that waits for the one right ahead of it to go; None if the queue has to be read.
-
-    A queue of capacity 1 is read only where it matters, because a long one would take most of the time of a wait.
-    """
+    """The answer for a claim behind another, without a long read; None if the queue has to be read."""
     now, name = store.now(), claim.terms.name
     key = (store.namespace, name, claim.token, now, now + GRACE * 2 // 3, store.boot)
     store.pulses.asks(claim.token)
@@ -268,7 +265,7 @@ def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], en
 
 
 def _absent(store: SQLiteStore, rows: list[Row], terms: Terms) -> Lapsed:
-    """The answer for a claim that is gone: with its files, by a resize to less than its weight, or because it lapsed."""
+    """The answer for a claim that is gone: with its files, too heavy after a resize, or lapsed."""
     if int(store.clock.wall() * 1e6) - store.left < micros(terms.ttl):
         # Later the claim would have lapsed anyway.
         return Lapsed("files")
@@ -283,7 +280,7 @@ def _gone_by(store: SQLiteStore, row: Row) -> int:
 
 
 def _pulse(store: SQLiteStore, terms: Terms) -> str:
-    """The FIFO that stands for the owner of a held claim: none if the claim lives by its ttl alone."""
+    """The FIFO of the owner of a held claim: none if the claim lives by its ttl alone."""
     return "" if terms.pulseless else store.pulses.name()
 
 

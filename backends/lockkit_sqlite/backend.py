@@ -52,7 +52,7 @@ def adopt_store(url: str, options: OpenOptions) -> str:
     See :class:`lockkit.store.spi.BackendSpec`.
 
     Raises:
-        ConfigError, Refused: As for :func:`open_store`; or another process may have it open under another name.
+        ConfigError, Refused: As for :func:`open_store`; or another process may have it open by another name.
     """
     store = SQLiteStore(_place(url, options), options, adopt=True)
     store.close()
@@ -70,7 +70,7 @@ def _place(url: str, options: OpenOptions) -> Place:
 class SqliteBackend(BasicBackend):
     """One open embedded store. Thread-safe; a forked child cannot use it: there every call is refused.
 
-    ``abandon`` is a release: a statement has run when its call returns, or never runs, so no copy can come late.
+    ``abandon`` is a release: a statement has run when its call returns, or never runs, so none can come late.
     """
 
     def __init__(self, place: Place, options: OpenOptions) -> None:
@@ -91,7 +91,7 @@ class SqliteBackend(BasicBackend):
         return acquire(self._opened, claim, create=create, end=end)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own, so that it never queues behind a caller."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. Uses its own connection, never behind a caller's."""
         return renewing.renew(self._opened, beats, time.monotonic() + budget)
 
     def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
@@ -110,7 +110,7 @@ class SqliteBackend(BasicBackend):
             connection.close()
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
+        """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is a fence, a dot, and a FIFO or nothing."""
         return self._watch(blockers, wake, claim, reads=False)
 
     def _listen(self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> BellWatch:
@@ -124,7 +124,7 @@ class SqliteBackend(BasicBackend):
         return self._opened.pulses.watch(key, fifos, wake, reads=reads)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`. A dead process's claim is shown while it blocks."""
         return operating.inspect(self._store, name, time.monotonic() + budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
@@ -132,7 +132,7 @@ class SqliteBackend(BasicBackend):
         return operating.names(self._store, prefix, time.monotonic() + budget)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. With ``now=True`` the holder may still believe that it holds."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes before the holder knows."""
         return operating.evict(self._store, name, claim_id, time.monotonic() + budget, at_once=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
@@ -147,7 +147,7 @@ class SqliteBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.annotate`.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch or the resulting note exceeds :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         return operating.annotate(self._store, name, claim_id, patch, time.monotonic() + budget)
 

@@ -1,4 +1,4 @@
-"""The abilities that the store declares. The scope depends on the folder: a group may share it, or it is one user's own."""
+"""The declared capabilities. The scope depends on the folder: a group shares it, or one user owns it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """One connection to the database file, shared by threads. Each call obeys its own time limit.
 
-No write transaction spans a return to Python: every write is one autocommit statement, finished inside one call of
-``sqlite3_step`` (which releases the GIL). A BEGIN ... COMMIT around Python code stalled every other process for as
-long as one thread of this process held the GIL.
+No write transaction spans a return to Python: every write is one autocommit statement, finished inside one
+call of ``sqlite3_step`` (which releases the GIL). A BEGIN ... COMMIT around Python code stalled every other
+process for as long as one thread of this process held the GIL.
 
 No connection is open across a fork: a child would take its parent's locks for its own, and so hold none
-(sqlite.org/howtocorrupt.html, 2.6). A fork holds no connection's lock either: it closes the connections one after the
-other, and until it is over no other thread opens one. To other threads a fork looks like a busy file.
+(sqlite.org/howtocorrupt.html, 2.6). A fork holds no connection's lock either: it closes the connections one
+by one, and until it is over no other thread opens one. To other threads a fork looks like a busy file.
 
-SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more, though the lock that it waits for is held for some 10 us.
-So it is off, and a call tries again after fractions of a millisecond; calls do not queue (docs/decisions/sqlite-no-second-lock.md). If another process has only written first, nobody holds the
-lock, and the call tries again at once: to give up the processor (sched_yield(2)) costs milliseconds on a busy machine.
+SQLite's busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more for a lock held for 10 us. So it is off, and a
+call tries again after fractions of a millisecond (docs/decisions/sqlite-no-second-lock.md), or at once if
+another process has only written first: sched_yield(2) costs milliseconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
 _RESUMING = 0.5
 _CLOCK_EVERY = 100_000
-"""Instructions of SQLite's virtual machine, some milliseconds, after which a statement looks at the time that it has."""
+"""Instructions of SQLite's virtual machine, some milliseconds, after which a statement checks its time."""
 _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
@@ -85,12 +85,12 @@ class Lock(Protocol):
 
 
 class Connection:
-    """One connection. Thread-safe: one statement at a time; a call that waits for the file lets other threads try meanwhile.
+    """One connection. Thread-safe: one statement at a time; other threads may try while a call waits.
 
     Attributes:
         path: The database.
-        whole: Tells whether the files are still those that were opened. Called after an error: if the files were removed or
-            replaced, the error says nothing about the request.
+        whole: Says whether the files are still those that were opened. Called after an error: if the files
+            were removed or replaced, the error says nothing about the request.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class Connection:
         self._origin = this_origin()
         self._clock = clock
         self.whole: Callable[[], bool] = lambda: True
-        # Held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with a timeout stays
-        # taken for good if the signal comes before the result is looked at. Reentrant for a signal handler that makes a call in the
-        # middle of another. A fork waits for it once: SQLite's own mutexes, if a thread held one at that moment, would stay locked
-        # in the child for ever, and a store opened there would hang.
+        # Held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock acquired with a
+        # timeout stays taken for good if the signal comes before its result is looked at. Reentrant, for
+        # calls of signal handlers. A fork waits for it once: SQLite's mutexes, if held then, would stay
+        # locked in the child, and a store opened there would hang.
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._leaving: sqlite3.Connection | None = None
-        """A connection that is no longer used and still has to be closed. If it were only dropped, it would stay open until collected."""
+        """A connection no longer used that must be closed: merely dropped, it stays open until collected."""
         self._resting = True
         """Whether the connection is not open yet, or was closed for a fork and is not open again."""
         self._retired = False
@@ -137,7 +137,7 @@ class Connection:
             self._perform(self._wake, min(end, time.monotonic() + _SETTING_UP))
 
     def _connect(self) -> sqlite3.Connection:
-        # The path has no links left in it, so one that is there now was planted. SQLite itself follows no link to the log and index.
+        # The path has no links, so a present one was planted. SQLite itself follows no link to log and index.
         self._refuse_links()
         # mode=rw: SQLite creates nothing. What it creates has the modes that the umask leaves.
         connection = sqlite3.connect(
@@ -170,7 +170,7 @@ class Connection:
             raise linked(found)
 
     def _refuse_adopted(self, connection: sqlite3.Connection, lock: Lock) -> None:
-        """Refuse a database that was adopted under another name, where the lock file cannot be seen, while a fork had closed all connections."""
+        """Refuse a database adopted by another name while a fork had closed all connections."""
 
         def recorded() -> bool:
             found = connection.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
@@ -184,8 +184,8 @@ class Connection:
 
         Args:
             sql: The statement.
-            params: Makes its parameters from CLOCK_BOOTTIME microseconds. Called anew for each try: after a second of
-                waiting for the file, a deadline reckoned before it would be a second short.
+            params: Makes its parameters from CLOCK_BOOTTIME microseconds. Called anew for each try: after a
+                second of waiting for the file, an earlier deadline would be a second short.
             end: ``time.monotonic()`` at which to give up.
 
         Returns:
@@ -211,7 +211,7 @@ class Connection:
         return self._perform(lambda: _fetched(self._live(), sql, params), end)
 
     def _perform(self, step: Callable[[], T], end: float) -> T:
-        """Perform a step inside SQLite; while the file is busy and there is time left, wait and perform it again."""
+        """Perform a step inside SQLite; while the file is busy and there is time, wait and try again."""
         pause = _SHORTEST
         while True:
             try:
@@ -238,7 +238,7 @@ class Connection:
             self._let_go()
 
     def rest(self) -> None:
-        """Close for a fork that is about to begin, after the call in progress. May be repeated."""
+        """Close for a fork that is about to start, after the call in progress. May be repeated."""
         with self._inside:
             if self._connection is not None:
                 # Set this first: a connection that is closed and does not rest counts as closed for good.
@@ -260,14 +260,14 @@ class Connection:
             pass
 
     def retire(self) -> None:
-        """Close for good, after the call in progress, because the files are damaged; later calls are refused."""
+        """Close for good, after the call in progress: the files are damaged, and later calls are refused."""
         with self._inside:
             self._retired = True
             self._resting = False
             self._let_go()
 
     def _wake(self) -> None:
-        """Open the database, if it is not open. The process has a lock on the store, so no other creates it anew."""
+        """Open the database unless it is open. The store's lock keeps others from creating it anew."""
         if self._resting and self._connection is None:
             self._connection = self._connect()
         self._resting = False
@@ -283,10 +283,10 @@ class Connection:
                 connection.close()  # without a warning: the client warns if it was never closed
 
     def park(self) -> None:
-        """Give up what was inherited, in a forked child: an inherited connection must be neither used nor closed.
+        """In a forked child, give up an inherited connection, which must be neither used nor closed.
 
-        There is one only if :func:`before_fork` did not complete: something other than Python forked, or a signal
-        handler interrupted every attempt. It is leaked, beyond the reach of the interpreter's shutdown too, and the
+        There is one only if :func:`before_fork` did not complete: something other than Python forked, or a
+        signal handler interrupted every attempt. It is leaked, beyond the interpreter's shutdown too, and the
         process can never open that database: SQLite would take the parent's locks for its own.
         """
         prepared = _forks is not None and _forks.prepared()
@@ -313,12 +313,12 @@ class Connection:
 
 
 def stays(read: Callable[[str], Rows], recorded: Callable[[], bool], path: str) -> bool:
-    """Whether a database is the one of the lock file that this process has locked, and stays so as long as a connection is open.
+    """Whether a database is that of the lock file that this process has locked, while connected to it.
 
-    A connection to a database with a log keeps SQLite's shared lock, so nobody can adopt it under another name. Without a log the
-    database is being adopted, or somebody ran ``PRAGMA journal_mode=DELETE``, as is possible while no connection is open. Then it
-    gets its log back. That is safe at any moment, because a process that adopts it records its own lock file in one transaction
-    without a log: before, it finds the log and gives up; afterwards, the record is found here.
+    A connection to a database with a log keeps SQLite's shared lock, so nobody can adopt it under another
+    name. Without a log the database is being adopted, or somebody ran ``PRAGMA journal_mode=DELETE`` while no
+    connection was open. Then it gets its log back. That is always safe: adopting it records the new lock
+    file in one transaction without a log. Before, the log stops that; afterwards, the record shows here.
 
     Args:
         read: Runs a statement with the connection.
@@ -394,7 +394,7 @@ def before_fork() -> None:
 
 
 def after_fork_in_parent() -> None:
-    """Open the connections again. May be repeated; a connection that is left out is opened by its next call."""
+    """Open the connections again. May be repeated; a connection left out is opened by its next call."""
     for connection in list(_connections):
         connection.resume()
 

@@ -1,8 +1,8 @@
-"""File descriptors that no signal handler can lose, and safe access to files in folders that others may write to.
+"""File descriptors that no signal handler can lose, and safe access to folders that others may write to.
 
-A user who may write to a folder can replace anything in it with a link at any moment, even a folder between two
-calls of this process, which may be root's. So such a folder is opened once (:func:`inside`), and each of its files
-is reached through that descriptor.
+A user who may write to a folder can replace anything in it with a link at any moment, even a folder between
+two calls of this process, which may be root's. So such a folder is opened once (:func:`inside`), and each of
+its files is reached through that descriptor.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import TypeAlias
 __all__ = ["Descriptor", "inside", "opened", "set_mode"]
 
 Descriptor: TypeAlias = select.epoll
-"""An open file descriptor that is closed when this object is collected. ``fileno`` and ``close`` are as of any file object."""
+"""An open file descriptor, closed when collected. ``fileno`` and ``close`` as of any file object."""
 
 
 def opened(path: str, flags: int, mode: int = 0o600, folder: Descriptor | None = None) -> Descriptor:
     """Open a file or folder, close-on-exec.
 
-    A signal handler that raises right after ``os.open`` would leave a descriptor that nobody knows. So one call of C code opens
-    the file and puts the descriptor into an object, which C code closes. An epoll object takes any descriptor, that of a folder
-    too.
+    A signal handler that raises right after ``os.open`` would leave an unknown descriptor. So one call of C
+    code opens the file and puts the descriptor into an object, which C code closes. An epoll object takes any
+    descriptor, that of a folder too.
 
     Args:
         path: The file or folder.
         flags: As for ``os.open``.
         mode: As for ``os.open``.
-        folder: The folder of :func:`inside` that the path begins in; None for an absolute path.
+        folder: The folder of :func:`inside` that the path starts in; None for an absolute path.
 
     Raises:
         OSError: The file cannot be opened.

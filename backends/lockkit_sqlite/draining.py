@@ -1,4 +1,4 @@
-"""The mark of a drained namespace: the record whose name is empty, which every statement that grants or adds a claim looks for."""
+"""The mark of a drained namespace: a record with an empty name, which every grant or new claim looks for."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Reading: TypeAlias = Callable[[], Sequence[Ring]]
 
 
 class Deaf(Exception):
-    """Raised when nothing can be heard any more: the program closed the descriptor that all others hang on (``os.closerange``)."""
+    """Raised when the program closed the epoll descriptor (``os.closerange``): nothing is heard any more."""
 
 
 class Events:
@@ -36,7 +36,7 @@ class Events:
         self._nudges: Descriptor | None = None
 
     def listen(self, descriptor: Descriptor, reading: Reading, events: int = 0) -> None:
-        """Call ``reading`` when there are such events, or the last reader of the FIFO is gone. Under the lock. May be repeated."""
+        """Call ``reading`` on such events, or once the last reader of the FIFO is gone. Needs the lock."""
         self._readings[descriptor.fileno()] = reading
         try:
             self._open().register(descriptor, events)
@@ -69,7 +69,7 @@ class Events:
                 ring()
 
     def nudge(self) -> None:
-        """End the present :meth:`hear`, or the next one. Never blocks, and fails by a signal handler only, on any thread and in signal handlers."""
+        """End the present or next :meth:`hear`. Never blocks; raises only what a signal handler raises."""
         nudges = self._nudges
         if nudges is not None:
             try:
@@ -80,10 +80,7 @@ class Events:
                 raise_if_foreign(error)
 
     def forget(self) -> None:
-        """In a forked child: close the inherited descriptors.
-
-        Closing a copy of an epoll descriptor leaves the parent's as it is; removing entries through it would not.
-        """
+        """In a forked child, close the inherited descriptors. Removing entries would change the parent's."""
         epoll, nudges = self._epoll, self._nudges
         self._epoll = self._nudges = None
         self._readings = {}

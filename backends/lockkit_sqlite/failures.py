@@ -1,8 +1,8 @@
 """The meaning of SQLite's errors: the one table that maps them onto Refused and Unknown.
 
-SQLite names its result codes (sqlite.org/rescode.html); Python passes the name on since 3.11. A write that fails is
-rolled back, so an error that is listed here was definitely not applied. Any other (input/output errors, out of memory) may
-have been.
+SQLite names its result codes (sqlite.org/rescode.html); Python passes the name on since 3.11. A write that
+fails is rolled back, so an error listed here was definitely not applied. Any other (input/output errors, out
+of memory) may have been.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 FULL = 256 << 10
-"""Bytes of free space below which an input/output error is put down to a full disk: a new log and its index need some 70 KB."""
+"""Bytes free below which an input/output error is put down to a full disk: a log and index need 70 KB."""
 
 _RIGHTS = "check the owner and mode of the file and its folder"
 _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
@@ -61,7 +61,10 @@ _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
     "SQLITE_CORRUPT": (
         BackendUnavailable,
         "it is damaged",
-        "stop its users and move it away with its -wal and -shm files; a new one is created, fences go on rising",
+        (
+            "stop its users and move it away with its -wal and -shm files; "
+            "a new one is created, fences go on rising"
+        ),
     ),
     "SQLITE_NOLFS": (BackendUnavailable, "its file system cannot hold it", "put it on a local file system"),
     "SQLITE_ERROR": (
@@ -75,8 +78,8 @@ _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
 def raise_if_foreign(error: OSError) -> None:
     """Raise an error again that the operating system did not report.
 
-    A signal handler may raise an OSError as well, most likely TimeoutError. Such an exception says nothing of the files, and comes out
-    of the call that it interrupted.
+    A signal handler may raise an OSError as well, most likely TimeoutError. That says nothing of the files,
+    and is left to the caller.
     """
     if error.errno is None:
         raise error
@@ -88,10 +91,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 
 def is_overtaken(error: sqlite3.Error) -> bool:
-    """Whether another connection wrote between the moment at which a statement began to read and that at which it was to write.
-
-    The other has finished, and each such failure is the success of another statement.
-    """
+    """Whether another connection has written between the start of a statement's reading and its writing."""
     return _name(error) == "SQLITE_BUSY_SNAPSHOT"
 
 
@@ -107,7 +107,7 @@ def _pids(pids: Sequence[int]) -> str:
 
 
 def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
-    """The refusal of damaged or incomplete files while other processes have them open; those close them in time."""
+    """The refusal of damaged or incomplete files that other processes have open, and close in time."""
     seen = f"pid {', '.join(map(str, pids))}" if pids else "none that this process can see"
     hint = "a process leaves damaged files with its next call; if one never makes any, end it"
     text = f"{path}: {why}, and other processes have it open: {seen}"
@@ -126,7 +126,8 @@ def not_its_lock_file(path: str, recorded: str, pids: Sequence[int], *, used: bo
     hint = f"use it by the name {recorded.removesuffix('-lock')}, or end the processes that do"
     if not used:
         hint = (
-            "if it was moved or restored, or its lock file was removed: end the programs that use it by another name, "
+            "if it was moved or restored, or its lock file was removed: "
+            "end the programs that use it by another name, "
             f"then run: lockkit store adopt-folder --url sqlite:{path}"
         )
     was = (recorded or "recorded illegibly") + ("" if used or not recorded else " and is gone")
@@ -136,7 +137,10 @@ def not_its_lock_file(path: str, recorded: str, pids: Sequence[int], *, used: bo
 
 def adopted(path: str) -> Refused:
     """The refusal of a database that was adopted under another name under this process."""
-    text = f"cannot use {path} any more: while this process was being forked, the database was adopted under another name"
+    text = (
+        f"cannot use {path} any more: "
+        "while this process was being forked, the database was adopted under another name"
+    )
     hint = (
         "end the programs that use it by that name, and this one, then run: "
         f"lockkit store adopt-folder --url sqlite:{path}"
@@ -159,8 +163,8 @@ def no_lock_file(path: str, pids: Sequence[int]) -> Refused:
         else f"find and end them (fuser {path})"
     )
     hint = (
-        f"{these}: an older version of lockkit or another program, a user of another name of the file, or a process that has "
-        "made no call since the lock file was removed"
+        f"{these}: an older version of lockkit or another program, a user of another name of the file, "
+        "or a process that has made no call since the lock file was removed"
     )
     text = f"cannot use {path}: other processes have it open without the lock file beside it{_pids(pids)}"
     return Refused(BackendUnavailable(text, hint=hint), retry=False)
@@ -177,7 +181,7 @@ def torn(path: str) -> Refused:
 
 
 def link(path: str) -> str | None:
-    """The first of a database's files that is a symbolic link, or None. Somebody else may have put it there."""
+    """The first of a database's files that is a symbolic link, or None. Anybody may have put it there."""
     return next((path + suffix for suffix in ("", "-wal", "-shm") if os.path.islink(path + suffix)), None)  # noqa: PTH114
 
 
@@ -196,7 +200,7 @@ def no_log(path: str) -> Refused:
 
 
 def swapped(path: str, error: sqlite3.Error | None = None) -> Unknown:
-    """The error of a request during which somebody removed or replaced the files; the next request finds new ones."""
+    """The error of a request during which the files were removed or replaced; the next finds new ones."""
     why = f" ({_name(error) or error})" if error else ""
     text = f"the files of {path} were removed or replaced under this process{why}"
     hint = "keep cleaners and backups away from them; to free a lock, use lockkit evict"
@@ -204,7 +208,7 @@ def swapped(path: str, error: sqlite3.Error | None = None) -> Unknown:
 
 
 def retired(path: str) -> Refused:
-    """The refusal of a call over a connection that was closed because of damage; the next call opens new files."""
+    """The refusal by a connection that was closed because of damage; the next call opens new files."""
     return Refused(swapped(path).error)
 
 
@@ -234,7 +238,7 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
 
 
 def free_space(path: str) -> int | None:
-    """Bytes that this user may still write beside a file; None if the system does not tell."""
+    """Bytes that this user may still write beside a file; None if the system does not say."""
     try:
         space = os.statvfs(Path(path).parent)
     except OSError as error:
@@ -259,13 +263,13 @@ def _name(error: sqlite3.Error) -> str:
 
 
 def two_boots(path: str, name: str) -> Refused:
-    """The error for a living process whose boot id is another than this one's, so that its claims would be taken for dead."""
+    """The error for a living process with another boot id, whose claims would be taken for dead."""
     return Refused(
         BackendUnavailable(
-            f"a process with another boot id has a claim for {name!r} in {path}, and is alive: one of the two is in a container "
-            "that has a boot id of its own",
-            hint="use Redis, etcd or ZooKeeper between them, or give both one /proc/sys/kernel/random/boot_id; "
-            "see: lockkit docs containers",
+            f"a process with another boot id has a claim for {name!r} in {path}, and is alive: "
+            "one of the two is in a container that has a boot id of its own",
+            hint="use Redis, etcd or ZooKeeper between them, "
+            "or give both one /proc/sys/kernel/random/boot_id; see: lockkit docs containers",
         ),
         retry=False,
     )

@@ -1,17 +1,17 @@
 """The files that this process has open for a store, and the detection of their removal or replacement.
 
-A process that has a file open keeps using that file, whatever its name; a process that opens the store later finds the files by
-name. If somebody removes or replaces a file in between (rm, a cleaner of old files, a restored backup), the two processes use
-different files and do not see each other: both may grant the same lock (sqlite.org/howtocorrupt.html, 1.4 and 2.4). Three rules keep
-that time short:
+A process that has a file open keeps using it, whatever its name; a later process finds the files by name. If
+somebody removes or replaces a file in between (rm, a cleaner of old files, a restored backup), the two use
+different files and do not see each other: both may grant the same lock (sqlite.org/howtocorrupt.html, 1.4 and
+2.4). Three rules keep that time short:
 
-- While a process has the database open, the four names belong to the inodes that it opened. SQLite removes log and
-  index only when the last connection of all is closed. So another inode under one of the names proves damage.
-- The process that notices damage removes the name of the database. Every process that has the old one open notices
-  that, whichever file was touched, and closes the files. A process that is then alone with the rest, by the lock of
-  :mod:`lockkit_sqlite.presence`, creates the store anew.
-- The database records its own inode number and its lock file, so that a copy (a restored backup) is recognized. Its
-  claims must not be used, because they ended long ago.
+- While a process has the database open, the four names belong to the inodes that it opened. SQLite removes
+  log and index only when the last connection of all is closed. So another inode under a name proves damage.
+- The process that notices damage removes the name of the database. Every process that has the old one open
+  notices that, whichever file was touched, and closes the files. A process that is then alone with the rest,
+  by the lock of :mod:`lockkit_sqlite.presence`, creates the store anew.
+- The database records its own inode number and its lock file, so that a copy (a restored backup) is
+  recognized. Its claims must not be used, because they ended long ago.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOG, SHM = "-wal", "-shm"
 
 
 class Carried(NamedTuple):
-    """The highest fence and the records of a store, which are kept when it is created anew, and the reason for that."""
+    """The highest fence and the records of a store, kept when it is created anew, and the reason."""
 
     why: str
     fence: int = 0
@@ -51,7 +51,7 @@ class Carried(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The inodes of the database, its lock file, its log, and the log's index in shared memory; None for a file that is not there."""
+    """The inodes of the database, its lock file, its log, and the log's index; None for an absent file."""
 
     database: Inode | None
     lock: Inode | None
@@ -64,7 +64,7 @@ class Opened(NamedTuple):
         return None not in self
 
     def damage(self, known: Opened, path: str) -> str:
-        """The differences from the known files, in words; empty if there are none. None in ``known`` fits any file."""
+        """The differences from the known files, in words; empty if none. None in ``known`` fits any file."""
         name = Path(path).name
         names = (name, name + LOCK, name + LOG, name + SHM)
         other = [
@@ -79,8 +79,8 @@ class Opened(NamedTuple):
 class Files:
     """The files of one path as this process has them open, shared by all its stores on that path.
 
-    SQLite shares them as well: a new connection to a database that the process has open already uses the index that is
-    mapped, even if another file has its name by then.
+    SQLite shares them as well: a new connection to a database that is open already uses the mapped index,
+    even if another file has its name by then.
 
     Attributes:
         presence: The lock of this process, while it has the files open.
@@ -98,8 +98,8 @@ class Files:
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self.carried: Carried | None = None
         self._witnesses: connections.Inside = ()
-        """The connections that were open when the inodes of log and index were noted. As long as one of them is open, other
-        inodes are damage. A fork closes them all, and then SQLite itself may have removed both files."""
+        """The connections that were open when the inodes of log and index were noted. While one is open,
+        other inodes are damage. A fork closes them all, and then SQLite may have removed both files."""
         self._shield: Descriptor | None = None
 
     @property
@@ -110,7 +110,7 @@ class Files:
     def use(self, database: Inode | None) -> bool:
         """Whether this process has a database open, or opens it again after a fork. The caller has OPENING.
 
-        The number alone proves nothing: a fork closes the file, and if it was removed, the next new file gets its number.
+        The number proves nothing: a fork closes the file, and if it was removed, a new file gets its number.
         """
         if not self.inside or self.opened.database != database:
             return False
@@ -122,7 +122,7 @@ class Files:
         return known is not None and presence is not None and known.same(presence.file)
 
     def took(self, presence: Presence, found: Opened, user: object) -> bool:
-        """Note which files a store has opened, and share the lock; False if it is lost. The caller has OPENING."""
+        """Note which files a store has opened, and share the lock; False if lost. The caller has OPENING."""
         try:
             presence.share()
         except OSError as error:
@@ -140,7 +140,7 @@ class Files:
         return True
 
     def leave(self, user: object) -> None:
-        """Remove a user that has closed its connections; after the last one release the locks. May be repeated."""
+        """Remove a user that has closed its connections; the last one releases the locks. May be repeated."""
         with OPENING:
             self.users.discard(user)
             if not self.users:
@@ -172,7 +172,7 @@ class Files:
         return there.damage(known, self.path)
 
     def abandon(self) -> None:
-        """Close damaged files, and make every other process notice. Each store of this process opens others at its next call.
+        """Close damaged files, so that all processes notice. Stores here open others at their next call.
 
         Raises:
             OSError: The name of the database cannot be removed.
@@ -180,8 +180,8 @@ class Files:
         self.generation += 1
         if inode(self.path) == self.opened.database:
             Path(self.path).unlink(missing_ok=True)
-        # Only now: with the last connection SQLite removes the log by its name, which may be another store's by then.
-        # SQLite leaves the log if the database has lost its own name.
+        # Only now: with the last connection SQLite removes the log by its name, maybe another store's by
+        # then, unless the database has lost its own name.
         connections.retire(self.path)
         self.bare()
 
@@ -202,7 +202,7 @@ def look(given: str, path: str) -> Opened:
     """Find out which files have the names now.
 
     Args:
-        given: The database as its users name it, with symbolic links: a link that leads elsewhere now means a replaced database.
+        given: The database as named, with symbolic links: a link that leads elsewhere means a replaced one.
         path: The database, with links resolved: SQLite puts log and index beside it.
 
     Raises:
@@ -214,9 +214,9 @@ def look(given: str, path: str) -> Opened:
 def _shield(folder: str) -> Descriptor | None:
     """A descriptor of a folder with a shared lock (flock), for which systemd-tmpfiles leaves all in it alone.
 
-    The lock is needed because a database looks unused to it until the log is copied into it. The lock on the lock file
-    protects only that file. systemd-tmpfiles ignores the lock only on the very folder that it was told to clean:
-    /var/tmp itself, where no store may be.
+    The lock is needed because a database looks unused to it until the log is copied into it. The lock on the
+    lock file protects only that file. systemd-tmpfiles ignores the lock only on the folder that it was sent
+    to clean: /var/tmp itself, where no store may be.
     """
     try:
         descriptor = opened(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -231,9 +231,6 @@ def _shield(folder: str) -> Descriptor | None:
 
 
 def clear(path: str) -> None:
-    """Remove what is left of a store, the database first.
-
-    A log alone does no harm. SQLite would copy the log into a new database beside it, so the log has to go before one is made.
-    """
+    """Remove what is left of a store: the database first, because a log alone does no harm."""
     for suffix in ("", LOG, SHM, "-journal"):
         Path(path + suffix).unlink(missing_ok=True)

@@ -57,7 +57,10 @@ def _file(store: SQLiteStore) -> Iterator[Finding]:
         hint = f"chmod {place.mode:04o} {place.path}"
         yield Finding("file", "warning", f"{place.path} has mode {mode:04o}", hint)
     elif place.shared and place.mode & ~mode:
-        told = f"{place.path} has mode {mode:04o}: it was made before a group shared its folder, and only its owner can use it"
+        told = (
+            f"{place.path} has mode {mode:04o}: it was made before a group shared its folder, "
+            "and only its owner can use it"
+        )
         yield Finding("file", "error", told, f"name another file in {Path(place.path).parent}")
     else:
         yield Finding("file", "ok", f"{place.path}, {kind}")

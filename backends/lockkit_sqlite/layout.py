@@ -1,14 +1,14 @@
 """The layout of the file: its tables, its version, and who may read it.
 
-``entries`` is clustered by namespace, name and fence, so a queue is one range of one tree, and an uncontended acquire
-writes one page. Its entry of namespace '' (which no lock can have) keeps the highest fence of all claims that are gone, for
-the whole store: a trigger writes it within the statement that removes the claim. So fences outlive their claims, and nothing is left
-behind for each name. The views ``claims`` and ``high`` show the two apart. (Measured, 2 KiB pages, acquire + release against a bare
-insert + delete at 26 us: this layout 29 us; the highest fence in a table of its own 32 us, because release then writes two pages; the
-trigger on insert instead the same, but writers of different names then collide on the fence; fence as rowid with an index 35 us.)
+``entries`` is clustered by namespace, name and fence, so a queue is one range of one tree, and an uncontended
+acquire writes one page. Its entry of namespace '' (which no lock can have) keeps the highest fence of all
+claims that are gone, for the whole store: a trigger writes it in the statement that removes the claim. So
+fences outlive their claims, and nothing is left for each name. The views ``claims`` and ``high`` show the
+two. (Measured, 2 KiB pages, acquire + release against bare insert + delete at 26 us: this layout 29 us; the
+highest fence in its own table 32 us, because release writes two pages; the trigger on insert the same, but
+writers of different names collide on the fence; fence as rowid with an index 35 us.)
 
-Times are integer microseconds of CLOCK_BOOTTIME, of the boot that the row names. ``epoch`` plus such a time is microseconds since
-1970.
+Times are integer CLOCK_BOOTTIME microseconds of the row's boot; adding ``epoch`` gives those since 1970.
 """
 
 # ruff: noqa: S608 - statements are put together from constants of this file
@@ -88,10 +88,10 @@ DDL = (
         PRIMARY KEY (namespace, name)
     ) WITHOUT ROWID""",
 )
-"""Each statement may be repeated, so two processes may create one file together. The layout row is written last."""
+"""Each statement may be repeated, so two processes may create one file. The layout row comes last."""
 
 NO_FENCE = 1 << 61
-"""No fence is as high. Others may have written anything as a fence, and one must be able to come after each that counts."""
+"""No fence is as high: others may write any number, and one must be possible after each that counts."""
 
 
 def counts(column: str) -> str:
@@ -99,13 +99,14 @@ def counts(column: str) -> str:
     return f"(typeof({column}) = 'integer' AND {column} BETWEEN 0 AND {NO_FENCE - 2})"
 
 
-KEPT = """entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline, silence, ttl, since,
+KEPT = """entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline, silence, \
+ttl, since,
     renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info)
     VALUES ('', '', 0, '', 0, 0, 0, 0, 0, 0, 0, {fence}, 0, 0, 0, 0, '', 0, '', '{{}}') ON CONFLICT DO"""
 """The row that keeps the highest fence of the claims that are gone."""
 HIGH = f"SELECT coalesce(max(since), 0) AS fence FROM entries WHERE namespace = '' AND {counts('since')}"
 DERIVED = (
-    # Also the highest fence of all, which does not count: then the wall clock rules again, and no fence is granted twice.
+    # Also the highest of all, which does not count: then the wall clock rules, and no fence repeats.
     f"""CREATE TRIGGER keep_fence AFTER DELETE ON entries
         WHEN old.namespace <> '' AND typeof(old.fence) = 'integer' AND old.fence BETWEEN 0 AND {NO_FENCE - 1}
         BEGIN INSERT INTO {KEPT.format(fence="old.fence")} UPDATE SET since = old.fence
@@ -113,7 +114,7 @@ DERIVED = (
     f"CREATE VIEW high AS {HIGH}",
     "CREATE VIEW claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
-"""The trigger and the views, which follow from the tables. A process that is alone with a file makes them anew if they are not as here."""
+"""The trigger and the views, derived from the tables. A process alone with a file corrects them."""
 
 
 def micros(seconds: float) -> int:

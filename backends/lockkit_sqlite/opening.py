@@ -1,4 +1,4 @@
-"""Opening the files of a store; a process that is alone with them may also create, convert or adopt the store."""
+"""Opening a store's files; a process that is alone with them may create, convert or adopt the store."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class Opening:
         self.generation = 0
 
     def connect(self) -> tuple[Connection, Connection]:
-        """Open the files under their names, or make them anew: a connection for callers, and one for the heartbeat.
+        """Open the files under their names, or new ones; return a connection for callers, one for heartbeats.
 
         Raises:
-            Refused: The files cannot be opened, for instance because other processes still have damaged ones open.
-            Unknown: SQLite's error does not tell whether anything was done.
+            Refused: The files cannot be opened, for instance because other processes have damaged ones open.
+            Unknown: SQLite's error leaves open whether anything was done.
         """
         place, pause = self._place, _SHORTEST
         try:
@@ -106,7 +106,7 @@ class Opening:
             raise unusable(place.given, error) from error
 
     def _attempt(self) -> tuple[Connection, Connection] | None:
-        """Open the files; None if others are in the way, or a file was removed meanwhile. The caller has OPENING."""
+        """Open the files; None if others are in the way or a file was removed. The caller has OPENING."""
         files, given = self._files, str(self._place.given)
         self._trouble = ""
         make_pulses(self._place.pulses, shared=self._place.shared)
@@ -147,24 +147,24 @@ class Opening:
         if planted is not None:
             raise linked(planted)
         if presence.alone and self._used() and not self._known(presence):
-            # By another name it would have another log, and a connection from here would not see the same database.
+            # By another name it would have another log, and a connection would see another database.
             raise no_lock_file(path, pids(path))
         before = look(given, path)
         newcomer = not presence.alone and not files.inside
         if newcomer and (before.database is None or (not before.whole and self._used())):
-            # They are opening the database; or somebody has removed a file under them: they notice that, and leave.
+            # They are opening the database, or will notice a removed file and leave.
             self._trouble = "its database or log is not there"
             return False
         calls = self._connect(mine)
         if presence.alone and not self._accept_or_create(calls, presence):
             return False
-        # Also for a process that is alone by this lock file: meanwhile the database may have been adopted under another name.
+        # Even for a process alone by this lock file: the database may have been adopted by another name.
         if not self._belongs(calls, presence):
             return False
         self._restore_carried(calls)
         self._connect(mine)
         found = look(given, path)
-        # A file was replaced meanwhile. A log that was not there before is no damage: this process may have made it.
+        # A file was replaced meanwhile. A new log is no damage: this process may have made it.
         if newcomer and found.damage(before, path):
             return False
         return found.whole and found.database == inode(path) and files.took(presence, found, self._user)
@@ -185,10 +185,7 @@ class Opening:
             clear(path)
 
     def _carry(self, old: Connection | None, why: str) -> None:
-        """Keep the fence and the records of a store that is damaged or a copy, if they can still be read.
-
-        Even if they cannot, fences do not fall, because they also follow the wall clock.
-        """
+        """Keep a damaged or copied store's fence and records, if legible. Fences follow the clock, too."""
         before = self._files.carried or Carried(why)
         fence, kept = 0, before.records
         if old is not None:
@@ -207,7 +204,7 @@ class Opening:
         self._files.carried = Carried(before.why, max(fence, before.fence), kept)
 
     def _restore_carried(self, connection: Connection) -> None:
-        """Write the fence and the records that were carried over into the store, whichever process created it."""
+        """Write the fence and records carried over into the store, whichever process created it."""
         carried = self._files.carried
         if carried is None:
             return
@@ -222,10 +219,7 @@ class Opening:
         mark_anew(connection, carried.why, self._options, end)
 
     def _accept_or_create(self, connection: Connection, presence: Presence) -> bool:
-        """Accept the database, or lay out a new one; False if it is a copy, which is removed.
-
-        Called by a process that is alone with the files.
-        """
+        """Accept or lay out the database, alone with the files; False if it was a copy, which is removed."""
         path, meta = self._place.path, _meta(connection, self._end)
         if meta and meta.get("file", _number(path)) != _number(path):
             self._carry(connection, f"{Path(path).name} was a copy of another database")
@@ -242,8 +236,7 @@ class Opening:
             self._change(connection, self._missing(connection))
             self._note(connection, presence.file)
             connection.change("COMMIT", (), self._end)
-        # Last, because without a log the notes above are in the database file itself, where they can be read under
-        # any name of the file.
+        # Last, because without a log the notes above are in the database file itself, readable by any name.
         if connection.read("PRAGMA journal_mode=WAL", (), self._end) != [("wal",)]:
             raise no_log(path)
         return True
@@ -253,10 +246,7 @@ class Opening:
             connection.change(statement, (), self._end)
 
     def _missing(self, connection: Connection) -> Iterable[str]:
-        """Statements that make the trigger, the views and the row of the highest fence as this version has them.
-
-        An older version has made others, and whoever may write to the file may have changed or removed them.
-        """
+        """Statements that restore trigger, views and the row of the highest fence, if others changed them."""
         schema = "SELECT sql, type, name FROM sqlite_schema WHERE name IN ('keep_fence', 'high', 'claims')"
         found = {sql: f"DROP {kind} {name}" for sql, kind, name in connection.read(schema, (), self._end)}
         yield from [drop for sql, drop in found.items() if sql not in DERIVED]
@@ -265,7 +255,7 @@ class Opening:
             yield f"INSERT INTO {KEPT.format(fence=0)} NOTHING"
 
     def _used(self) -> bool:
-        """Whether another process, or this one by another name, may have the database open. A process that has must not ask: it would drop its locks."""
+        """Whether the database may be open elsewhere, or here by another name. Not to be asked while open."""
         here = inode(self._place.path)
         return any(each.use(here) for each in list(FILES.values())) or used(self._place.path)
 
@@ -282,10 +272,10 @@ class Opening:
         return recorded is not None and recorded.same(presence.file)
 
     def _record_lock_file(self, connection: Connection, stored: str | None, here: LockFile) -> None:
-        """Record this lock file, once it is certain that no process uses the database by another one, or by none.
+        """Record this lock file, once it is certain that nobody uses the database by another one or none.
 
         Raises:
-            Refused: Another process uses the database under another name or with an older version, or may do so.
+            Refused: Another process uses the database by another name or with an older version, or may do so.
         """
         path, before = self._place.path, LockFile.read(stored or "")
         if before is not None and before.same(here):
@@ -304,8 +294,8 @@ class Opening:
                 if there is not None and os.path.lexists(name + LOG):
                     raise log_of_other_name(path, name)
             try:
-                # SQLite gives up the log only if no other connection has the database open, by whatever name. One that was opened
-                # since then has given the log back, or waits for the end of this transaction (lockkit_sqlite.connection.stays).
+                # SQLite gives up the log only if no other connection has the database open, by any name. A
+                # later one gives the log back, or waits for this transaction (connection.stays).
                 connection.read("PRAGMA journal_mode=DELETE", (), 0.0)
                 connection.change("BEGIN EXCLUSIVE", (), 0.0)
             except Refused as error:
@@ -320,7 +310,7 @@ class Opening:
                 there.close()
 
     def _note(self, connection: Connection, file: LockFile) -> None:
-        """Record the lock file and the inode of the database. The layout comes last: without it all this is repeated."""
+        """Record the lock file and the database's inode. The layout comes last: else all is repeated."""
         notes = {
             "lock": file.text(),
             "file": _number(self._place.path),
@@ -356,7 +346,7 @@ def _meta(connection: Connection, end: float) -> dict[str, str]:
 
 
 def mark_anew(connection: Connection, why: str, options: OpenOptions, end: float) -> None:
-    """Note in the store when and why it was made anew, for ``doctor`` and for newcomers; an earlier note stays."""
+    """Note in the store when and why it was made anew, for ``doctor`` and newcomers; the first note stays."""
     row = json.dumps(
         {"at": options.clock.wall(), "why": why, "pid": options.owner.pid}, separators=(",", ":")
     )

@@ -30,8 +30,8 @@ _MOST = (1 << 40) - 1
 def inspect(store: SQLiteStore, name: str, end: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`.
 
-    The claims of dead processes, which the next acquire removes, are left out, so that what is shown as free is free. A claim of
-    such a process that has to go on blocking is made to linger first, because its lock_delay only begins then.
+    Claims of dead processes, which the next acquire removes, are left out, so that what is shown as free is
+    free. One that must go on blocking is made to linger first, because its lock_delay only starts then.
     """
     rows, health = _standing(store, name, end)
     if any(_dies(store, row, health) for row in rows):
@@ -75,7 +75,7 @@ def _dies(store: SQLiteStore, row: Row, health: Mapping[str, Health]) -> bool:
 def _shown(
     store: SQLiteStore, name: str, rows: list[Row], place: int, health: Mapping[str, Health]
 ) -> ClaimInfo:
-    """A claim as a fact, judged if its pulse is alive, with the processes that keep it although its owner has ended."""
+    """A claim as a fact, judged if its pulse is alive, with the processes that outlive its owner."""
     row = rows[place]
     info = store.facts(name, rows, place, health[row.fifo])
     if not info.alive or row.state == LINGERING:
@@ -105,7 +105,7 @@ def _texts(rows: Iterable[Sequence[Any]]) -> list[str]:
 def evict(
     store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool, waiting: bool = False
 ) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent."""
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, only a waiting claim is evicted."""
     calls = store.calls
     for _ in range(ROUNDS):
         rows = store.seen(calls, name, end)
@@ -139,8 +139,8 @@ def evict(
 def _mark(store: SQLiteStore, name: str, row: Row, end: float) -> None:
     """Announce an eviction to the process that holds the claim, and then mark the claim.
 
-    If this process dies in between, the command of a stopped holder may be ended for nothing. In the other order the
-    command might still run beside the next holder's.
+    If this process dies in between, a stopped holder's command may be ended for nothing. In the other order
+    the command might still run beside the next holder's.
     """
     store.tell_evicted(row)
     store.calls.write(sql.MARK, lambda now: (store.namespace, name, row.token, now), end)

@@ -1,11 +1,11 @@
 """The place of the file: its URL, the rights of its folder, and the places that are refused.
 
-A *private* store lies in a folder that only its user may write to; its files get mode 0600. A *host* store lies in a
-folder that a group shares (setgid, for instance 2770); its files get 0660, the log (-wal, -shm) and the FIFOs too.
+A *private* store lies in a folder that only its user may write to; its files get mode 0600. A *host* store
+lies in a folder that a group shares (setgid, for instance 2770); its files, log and FIFOs get 0660.
 
-Sticky folders are refused, /tmp above all: there the kernel keeps users from opening each other's files and FIFOs
-(``fs.protected_regular``, ``fs.protected_fifos``; proc_sys_fs(5)), so a host store would fail for its second user only;
-and in a folder where everybody may write, anybody could have put the file there.
+Sticky folders are refused, /tmp above all: there the kernel keeps users from opening each other's files and
+FIFOs (``fs.protected_regular``, ``fs.protected_fifos``; proc_sys_fs(5)), so a host store would fail for its
+second user only; and where everybody may write, anybody could have put the file there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 OPTIONS = {"synchronous": ("normal", "full", "off")}
-"""The options of a URL and their values. With ``full`` the last second's releases survive a power cut, at two fsyncs a lock."""
+"""The options of a URL. With ``full`` the last second's releases survive a power cut, at 2 fsyncs a lock."""
 _NEVER_EMPTY = "shared"
 """The empty folder in a shared folder of FIFOs."""
 _USAGE = "write sqlite: or sqlite:/path/file.db"
@@ -91,7 +91,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
 
 
 def _parse(url: str) -> tuple[str, str]:
-    """The path of a URL, empty for the user's own file, and the ``synchronous`` setting; raises ConfigError."""
+    """The path of a URL, empty for the user's own file, and its ``synchronous``; raises ConfigError."""
     shown = redact(url)
     try:
         parts = urlsplit(url)
@@ -107,9 +107,12 @@ def _parse(url: str) -> tuple[str, str]:
     settings = dict.fromkeys(OPTIONS, "")
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in OPTIONS:
-            # Settings are taken out of the query before a store sees it, but to the user they are options, too.
+            # Settings leave the query before a store sees it, but to the user they are options, too.
             ours = [setting for setting in SETTINGS if setting != "url"]
-            hint = f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; and the settings {', '.join(ours)}"
+            hint = (
+                f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; "
+                f"and the settings {', '.join(ours)}"
+            )
             raise ConfigError(f"unknown option {veiled(key, shown)!r} in {shown!r}", hint=hint.strip())
         if value.lower() not in OPTIONS[key]:
             raise ConfigError(
@@ -125,10 +128,10 @@ def _parse(url: str) -> tuple[str, str]:
 
 
 def is_shared(url: str) -> bool:
-    """Whether the file of a URL lies in a folder that a group shares, as far as a look at the folder tells; the store is not opened.
+    """Whether the file of a URL lies in a folder that a group shares, by a look; the store is not opened.
 
-    False for a URL that will be refused, and for a folder that is not there: lockkit creates it for one user. True as well for a folder that is
-    shared in a wrong way, or no longer: opening the store refuses it, and says what is wrong with its mode, while a scope would say nothing of that.
+    False for a URL that will be refused, and for an absent folder, which lockkit creates for one user. True
+    for a folder shared in a wrong way, or no longer: opening the store refuses it, and says what is wrong.
     """
     try:
         path = Path(_parse(url)[0])
@@ -147,7 +150,7 @@ def _resolved(path: Path) -> Path:
     """A path without links; the file need not be there.
 
     Raises:
-        OSError: A circle of links, for which Path.resolve() raises different errors, or none, in different versions of Python.
+        OSError: A circle of links, for which Path.resolve() raises different errors, or none, by version.
     """
     resolved = Path(os.path.realpath(path))
     try:
@@ -177,7 +180,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
     Args:
         path: The database as its users name it.
         synchronous: SQLite's setting of that name.
-        shared: The folder is known to have been shared by a group, so that one of this user's own is no substitute.
+        shared: The folder is known to have been shared by a group, so that a private one is no substitute.
 
     Raises:
         Refused: The place cannot be used; the error says why and what to do.
@@ -185,7 +188,8 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
     if _own_clock():
         raise Refused(
             BackendUnavailable(
-                "this process is in a time namespace with a clock of its own, by which the locks of other processes would seem to have lapsed",
+                "this process is in a time namespace with a clock of its own, "
+                "by which the locks of other processes would seem to have lapsed",
                 hint="use Redis, etcd or ZooKeeper there",
             ),
             retry=False,
@@ -214,7 +218,8 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
     if kind is not None:
         raise Refused(
             BackendUnavailable(
-                f"{folder} is on {kind}, a network file system, on which SQLite and FIFOs cannot keep hosts apart",
+                f"{folder} is on {kind}, a network file system, "
+                "on which SQLite and FIFOs cannot keep hosts apart",
                 hint="use a local folder, or Redis, etcd or ZooKeeper for more than one host",
             ),
             retry=False,
@@ -230,7 +235,8 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
                 f"end all programs that use it, then: sudo chgrp -R {group} {folder}",
             )
         raise _denied(
-            f"{target} was made for its owner alone (mode {stat.S_IMODE(target.stat().st_mode):04o}), before a group shared its folder",
+            f"{target} was made for its owner alone (mode {stat.S_IMODE(target.stat().st_mode):04o}), "
+            "before a group shared its folder",
             f"name another file in {folder}: that one is made for the group",
         )
     return Place(path, str(target), pulses, now_shared, synchronous)
@@ -253,7 +259,7 @@ def check_folder(path: Path) -> None:
 
 
 def _judge_both(folder: Path, seen: os.stat_result, pulses: str, *, shared: bool = False) -> bool:
-    """As :func:`_judge`; a folder that a group shared until now, or whose FIFOs are those of a group, is refused as one of this user alone."""
+    """As :func:`_judge`; refuses a private folder that was shared until now, or whose FIFOs are a group's."""
     now_shared = _judge(folder, seen)
     if not now_shared and (shared or _was_shared(pulses)):
         raise _denied(
@@ -264,7 +270,7 @@ def _judge_both(folder: Path, seen: os.stat_result, pulses: str, *, shared: bool
 
 
 def _was_shared(pulses: str) -> bool:
-    """Whether the folder of FIFOs was made for a group. Processes of that group may be inside, and cannot open the FIFO of a private store."""
+    """Whether the FIFOs' folder is a group's. Its processes may be inside, barred from a private FIFO."""
     try:
         return _is_shared(os.lstat(pulses).st_mode)
     except OSError as error:
@@ -289,11 +295,12 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
         raise _denied(
             f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
             "anybody could have put a file there, and the kernel keeps users from opening each other's files",
-            "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp; see: lockkit docs all-users",
+            "use a folder of your own (mkdir -m 700), or for a group: "
+            "mkdir -m 2770 and chgrp; see: lockkit docs all-users",
         )
     if _is_shared(mode):
         if seen.st_uid == mine != 0 and not _in_group(seen.st_gid):
-            # The kernel would drop the setgid bit of the folder of FIFOs, and no user could open the FIFO of another.
+            # The kernel would drop the setgid bit of the FIFOs' folder: no user could open another's FIFO.
             group = group_name(seen.st_gid)
             raise _denied(
                 f"the group {group} shares {folder}, and its owner, this user, is not in that group",
@@ -302,14 +309,16 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
         return True
     if mode & stat.S_IWGRP:
         raise _denied(
-            f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open each other's files",
+            f"{folder} is shared by a group but not setgid (mode {mode:04o}): "
+            "its members could not open each other's files",
             f"chmod g+s {folder}, or chmod 700 if it is yours alone",
         )
     if seen.st_uid not in (mine, 0):  # root too: what root creates there, the owner could not open
         raise _denied(
-            f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}, and no group shares it (mode {mode:04o})",
-            f"run this as its owner (sudo -u '#{seen.st_uid}'), use a folder of your own, or one that a group shares (mode 2770); "
-            "see: lockkit docs all-users",
+            f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}, "
+            f"and no group shares it (mode {mode:04o})",
+            f"run this as its owner (sudo -u '#{seen.st_uid}'), use a folder of your own, "
+            "or one that a group shares (mode 2770); see: lockkit docs all-users",
         )
     return False
 
@@ -325,7 +334,7 @@ def _denied(text: str, hint: str) -> Refused:
 def make_file(path: str, place: Place, content: str = "") -> None:
     """Create a file of the store with the right mode whatever the umask, if it is not there.
 
-    The file has its mode and content as soon as it has its name, because another process may open it at the same moment.
+    The file has its name only with its mode and content, because another process may open it at once.
 
     Raises:
         OSError: The file cannot be created.
@@ -350,7 +359,7 @@ def make_file(path: str, place: Place, content: str = "") -> None:
 
 
 def _unborn(path: str) -> str:
-    """A name beside a path, for what is not ready to bear that name."""
+    """A temporary name beside a path, for a file or folder that is not ready for its own."""
     return f"{path}.{os.urandom(6).hex()}"
 
 
@@ -358,7 +367,7 @@ def make_pulses(folder: str, *, shared: bool) -> None:
     """Create the folder of FIFOs if it is not there, with the right mode whatever the umask.
 
     Raises:
-        OSError: The folder cannot be created, or something else bears its name.
+        OSError: The folder cannot be created, or something else has its name.
         Refused: Everybody may write to the one that is there.
     """
     path = Path(folder)
@@ -382,7 +391,7 @@ def make_pulses(folder: str, *, shared: bool) -> None:
 
 
 def _make_shared(path: Path) -> None:
-    """Create a folder for a group; it has its mode as soon as it has its name. If another user creates it first, theirs stays.
+    """Create a folder for a group, with its mode before its name. If another user is first, theirs stays.
 
     A renaming replaces a folder that is empty, so the folder is made with another one in it.
     """
@@ -433,19 +442,23 @@ def _mode_of(folder: Path) -> str:
 
 
 def unusable(path: Path, error: OSError) -> Refused:
-    """The refusal for a place that the system does not let this process use. Raises an error that is not the system's."""
+    """The refusal for a place that the system bars to this process. Reraises an error not the system's."""
     raise_if_foreign(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         group = _group_of_others(path.parent)
         if group is not None:
             return _denied(
-                f"cannot use {path}: the group {group} shares its folder, and this process is not in that group",
+                f"cannot use {path}: the group {group} shares its folder, "
+                "and this process is not in that group",
                 f"{_way_in(group)}; see: lockkit docs all-users",
             )
         folder = barred(path)
         if folder is not None:
             text = f"this user may not look into {folder}{_mode_of(folder)}"
-            hint = f"name a file in a folder of your own, or have the owner of {folder} let you in (chmod, chgrp)"
+            hint = (
+                f"name a file in a folder of your own, or have the owner of {folder} "
+                "let you in (chmod, chgrp)"
+            )
         else:
             text = f"permission denied in {path.parent}{_mode_of(path.parent)}"
             hint = "check the owner and mode of the folder, or name another file"

@@ -1,16 +1,16 @@
-"""The lock file, which proves who has a store open: each process keeps a shared lock on this file beside the database.
+"""The lock file, which proves who has a store open: each process keeps a shared lock on it.
 
-The lock (flock(2)) belongs to the open file description. A forked child inherits it without a gap, the kernel drops
-it when the last copy of the descriptor is closed, also after kill -9, and it works between containers. So a process
-that gets the lock exclusively is alone with the files: everything that it finds was left behind, and it may remove
-that or create the store anew. Without the exclusive lock a process draws no conclusions: if there is no log, another
-process may just be forking. Two rules keep the proof true:
+The lock (flock(2)) belongs to the open file description. A forked child inherits it without a gap, the kernel
+drops it when the last copy of the descriptor is closed, also after kill -9, and it works between containers.
+So a process that gets the lock exclusively is alone with the files: it may remove what was left behind, or
+create the store anew. Without it a process draws no conclusions: if there is no log, another one may just be
+forking. Two rules keep the proof true:
 
-- No process unlocks (LOCK_UN) or turns its shared lock into an exclusive one. Unlocking would drop the lock of a
-  parent or child as well, and a failed attempt at the exclusive lock drops the shared one. A lock ends when its
-  descriptor is closed.
-- A process closes its SQLite connections before the descriptor. For a fork it closes the connections, and keeps the
-  lock.
+- No process unlocks (LOCK_UN) or turns its shared lock into an exclusive one. Unlocking would drop the lock
+  of a parent or child as well, and a failed attempt at the exclusive lock drops the shared one. A lock ends
+  when its descriptor is closed.
+- A process closes its SQLite connections before the descriptor. For a fork it closes the connections, and
+  keeps the lock.
 
 The content of the file is a random name, which the database records: see :class:`LockFile`.
 """
@@ -43,7 +43,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _FLOCK = Struct("hhqqi")
 """Linux's ``struct flock``: kind, origin, first byte, number of bytes, owner."""
 _SHARED_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0x40000002, 510, 0)
-"""The argument of F_GETLK that asks for any lock on the bytes that SQLite locks (SHARED_FIRST in SQLite's os.h)."""
+"""The argument of F_GETLK for any lock on the bytes that SQLite locks (SHARED_FIRST in its os.h)."""
 
 Inode: TypeAlias = tuple[int, int]
 
@@ -85,12 +85,12 @@ class Presence:
 
 
 class LockFile(NamedTuple):
-    """The identity of the lock file of a database. Beside a second name of the database there is another lock file.
+    """The identity of a database's lock file. A second name of the database has another lock file.
 
     Attributes:
         name: The random name, which is the content of the lock file.
-        inode: The inode number of the lock file, which differs in a copy. The device is left out, because its number
-            may change at a restart.
+        inode: The inode number of the lock file, which differs in a copy. The device is left out, because its
+            number may change at a restart.
         path: The path of the lock file when the database recorded it, at which to look for other users.
     """
 
@@ -99,7 +99,7 @@ class LockFile(NamedTuple):
     path: str
 
     def same(self, other: LockFile) -> bool:
-        """Whether both are one file. Paths are ignored: the folder may be renamed, or mounted elsewhere in a container."""
+        """Whether both are one file. Paths are ignored: the folder may be renamed, or mounted elsewhere."""
         return self[:2] == other[:2]
 
     def text(self) -> str:
@@ -108,7 +108,7 @@ class LockFile(NamedTuple):
 
     @classmethod
     def read(cls, stored: str) -> LockFile | None:
-        """The identity that is stored; None if it is malformed. Whoever may write to the store may have written anything, also the name of a device."""
+        """The stored identity; None if malformed. Others may have written anything, also a device's name."""
         found = object_in(stored) or {}
         name, number, path = map(found.get, LockFile._fields)
         if not (isinstance(name, str) and isinstance(number, int) and isinstance(path, str)):
@@ -156,7 +156,7 @@ def enter(place: Place) -> Presence | None:
 def _lock(path: str, kind: int) -> Presence | None:
     """A lock of this kind; None if another process is in the way, or the file lost its name meanwhile."""
     descriptor = opened(path, _FLAGS)
-    # The traceback of a signal handler's exception may keep the descriptor for long, so it is closed explicitly.
+    # A traceback of a signal handler's exception may keep the descriptor, so it is closed explicitly.
     try:
         seen, file = os.fstat(descriptor.fileno()), _identity(descriptor, path)
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -186,7 +186,7 @@ def _identity(descriptor: Descriptor, path: str) -> LockFile:
 
 
 def _touch(descriptor: Descriptor) -> None:
-    """Let the lock file look as young as the database, which is written to: a cleaner of old files must not remove the lock file alone."""
+    """Keep the lock file as young as the database, lest a cleaner of old files remove it alone."""
     try:
         os.utime(descriptor.fileno())
     except (
@@ -214,10 +214,10 @@ def inode(path: str) -> Inode | None:
 def used(path: str) -> bool:
     """Whether another process may have a database open with SQLite. False is a proof.
 
-    SQLite keeps a shared lock (fcntl(2)) on a database that it has open. To ask the kernel for that lock, the database
-    is opened once more, and closing it drops all such locks of this process. So the answer is True, without asking,
-    if this process has the database open, with a connection that is not lockkit's. If another thread opens the
-    database in these very microseconds, not through lockkit, its connection loses its lock.
+    SQLite keeps a shared lock (fcntl(2)) on a database that it has open. To query that lock, the database is
+    opened once more, and closing it drops all such locks of this process. So the answer is True, unqueried,
+    if this process has it open with a connection that is not lockkit's. If another thread opens it in these
+    very microseconds, not through lockkit, its connection loses its lock.
 
     Raises:
         OSError: The database cannot be opened.
@@ -234,10 +234,10 @@ def used(path: str) -> bool:
 
 
 def pids(*paths: str) -> list[int]:
-    """The sorted pids of other processes that have one of these files open, as far as this process can see them.
+    """The sorted pids of other processes that have one of these files open, as far as this one can see.
 
-    The kernel's list of locks has processes of other users as well, but none of other pid namespaces. A process that
-    has inherited its lock is not in the list; it is found by its open descriptor.
+    The kernel's list of locks has processes of other users as well, but none of other pid namespaces. A
+    process that inherited its lock is not in the list; it is found by its open descriptor.
     """
     found: set[int] = set()
     try:
@@ -259,7 +259,7 @@ def _has(pid: str, names: set[str], wanted: set[Inode]) -> bool:
     try:
         for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
             link = f"/proc/{pid}/fd/{each}"
-            # stat(2) of a file on a network file system may hang, so only files with a wanted name are looked at.
+            # stat(2) of a file on a network file system may hang, so only wanted names are looked at.
             if os.readlink(link).rpartition("/")[2] in names and inode(link) in wanted:  # noqa: PTH115
                 return True
     except OSError as error:  # it has ended, or is another user's

@@ -1,15 +1,15 @@
 """The pulse and the bell: one FIFO per process and store file.
 
-A process keeps its FIFO open for reading from before its first claim to its end. So every process can find out whether it is alive:
-opening the FIFO for writing without waiting succeeds, or fails with ENXIO once the last reader is gone (fifo(7)), which the
-kernel sees to after kill -9 too. ENOENT proves nothing, because somebody may have removed the file: then the ttl decides. What is
-written to the FIFO is a bell: the claim ids of the waiters that should ask again.
+A process keeps its FIFO open for reading from before its first claim to its end. So all processes can find
+out whether it is alive: opening the FIFO for writing without waiting succeeds, or fails with ENXIO once the
+last reader is gone (fifo(7)), also after kill -9. ENOENT proves nothing, because somebody may have removed
+the file: then the ttl decides. Writes are a bell: the claim ids of the waiters that should ask again.
 
-flock and POSIX locks cannot be a pulse: LOCK_UN in a forked child, or any close of the file, releases the parent's.
+flock and POSIX locks cannot be a pulse: LOCK_UN in a child, or any close of the file, releases the parent's.
 
-The owner opens its FIFO for reading *and* writing, so that poll(2) does not report a hang-up after each bell. A child
-that inherits the descriptor keeps the pulse alive beyond its parent; descriptors are close-on-exec and closed in forked
-children, so this happens only to children that are meant to (``lockkit run``).
+The owner opens its FIFO for reading *and* writing, so that poll(2) does not report a hang-up after each bell.
+A child that inherits the descriptor keeps the pulse alive beyond its parent; descriptors are close-on-exec
+and closed in forked children, so this happens only to children that are meant to (``lockkit run``).
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ UNKNOWN: Literal["UNKNOWN"] = "UNKNOWN"
 RING = 6
 """Bytes of one ring: a claim id. Writes this short are never torn (pipe(7), PIPE_BUF)."""
 _FULL = 4096 - 16 * RING
-"""Bytes in a FIFO from which on it may have been full. The smallest one holds 4096 (pipe(7), pipe-user-pages-soft)."""
+"""Bytes in a FIFO that may have been full. The smallest holds 4096 (pipe(7), pipe-user-pages-soft)."""
 _DIGITS = 24
 _UNBORN = ".new"
 _ABANDONED = 3600.0
-"""Age in seconds of a FIFO without its final name from which on its process must have died before it could rename it."""
+"""Age in seconds of a FIFO without its final name at which its process must have died before renaming it."""
 
 
 class Pulse:
@@ -92,7 +92,7 @@ class Pulse:
             ) from error
 
     def _create(self) -> Descriptor:
-        # The FIFO gets its name only once it has a reader: nobody ever sees it without one while its process lives.
+        # The FIFO gets its name only once it has a reader: nobody sees it unread while its process lives.
         unborn = self.name + _UNBORN
         make_pulses(self._folder, shared=self._mode != 0o600)  # somebody may have removed it
         with inside(self._folder) as folder:
@@ -134,7 +134,7 @@ class Pulse:
         remove(self._folder, self.name)
 
     def rings(self) -> tuple[set[bytes], bool]:
-        """Read the bell: the claim ids in it, and whether others may be missing (then every waiter should ask again).
+        """Read the bell: the claim ids in it, and whether some may be missing (then every waiter should ask).
 
         Nobody reads the bell while nobody waits, so it may be full of rings for claims that are gone.
         """
@@ -170,7 +170,7 @@ def remove(folder: str, name: str) -> None:
 
 
 def open_bell(folder: str, name: str) -> tuple[Descriptor | None, Health]:
-    """Open another process's FIFO for writing: the descriptor, or None; and what the attempt says about that process."""
+    """Open another process's FIFO for writing; return the descriptor, or None, and the process's health."""
     if not _is_name(name):
         return None, UNKNOWN
     try:
@@ -197,10 +197,7 @@ def still_read(descriptor: Descriptor) -> bool:
 
 
 def stale(folder: str, most: int) -> Iterator[str]:
-    """Names of FIFOs whose processes are dead, among the first ``most`` of the folder.
-
-    A FIFO still under its first name may belong to a process that is about to open it, and is left alone for an hour. Other files are left alone.
-    """
+    """Names of FIFOs of dead processes, among the first ``most``; unborn ones only after an hour."""
     try:
         with inside(folder, os.O_RDONLY) as at, os.scandir(at.fileno()) as entries:
             for _, entry in zip(range(most), entries, strict=False):

@@ -1,10 +1,10 @@
 """The FIFOs that this process has open: its own, and those of the processes that it waits for or wakes.
 
-They belong to the process, not to a client: a client that is closed or collected leaves its claims as they are, so it must not
-silence the pulse that vouches for them. Who waits listens to the bell of this process's own FIFO, and to the write ends of the FIFOs of
-the processes in its way: the kernel reports POLLERR there when the last reader dies (0.2 ms measured), so nobody polls.
+FIFOs belong to the process, not to a client: a client that is closed or collected leaves its claims, and must
+not silence their pulse. A waiter listens to the bell of this process's own FIFO, and to the write ends of
+those of the processes in its way: the kernel reports POLLERR there when the last reader dies (in 0.2 ms).
 
-In a forked child everything is closed and forgotten: the child neither vouches for its parent's claims nor reads its bells.
+In a forked child all is closed and forgotten: it neither vouches for its parent's claims nor reads its bells.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _log = Log("lockkit.sqlite")
 _KEPT = 1024
 """Most rings that are kept for watches to come."""
 _IDLE = 8
-"""FIFOs of other processes that stay open though no watch depends on them. Processes that contend for one lock follow one another in
-the same order again and again."""
+"""FIFOs of other processes that stay open without a watch. Processes that contend for one lock follow one
+another in the same order again and again."""
 
 
 class BellWatch:
@@ -74,7 +74,7 @@ class _Watched:
 
 
 class Pulses:
-    """The FIFOs of one store file that this process has open: its own, and those of processes that it waits for.
+    """The FIFOs of a store file that this process has open: its own, and those of processes it waits for.
 
     Attributes:
         watcher: Listens to them.
@@ -95,7 +95,7 @@ class Pulses:
         self._idle: dict[str, None] = {}
         """The FIFOs in ``_watched`` on which no watch depends, the one that was used last at the end."""
         self._early: dict[bytes, None] = {}
-        """Rings for claims without a watch: their owners asked, and are about to begin one."""
+        """Rings for claims without a watch: their owners asked, and are about to start one."""
 
     def name(self) -> str:
         """The name of this process's FIFO, created now if it is the first time.
@@ -122,18 +122,18 @@ class Pulses:
                 self.watcher.events.listen(self.pulse.descriptor, self._rung, select.EPOLLIN)
 
     def health(self, name: str) -> Health:
-        """Whether the owner of a FIFO is alive; UNKNOWN for the empty name, that of a claim without a pulse."""
+        """Whether the owner of a FIFO is alive; UNKNOWN for the empty name, of a claim without a pulse."""
         if not name:
             return UNKNOWN
         if self.pulse is not None and name == self.pulse.name:
             return ALIVE
         with self.watcher.lock:
             watched = self._watched.get(name) or self._open(name)[0]
-        # If nobody reads it, its owner may be dead, or may have put another FIFO in the place of one that was removed.
+        # If nobody reads it, its owner may be dead, or may have replaced a FIFO that was removed.
         return ALIVE if watched is not None and still_read(watched.descriptor) else probe(self._folder, name)
 
     def ring(self, name: str, key: bytes) -> Health:
-        """Tell a waiter to ask again. Best effort: a bell that is full is rung already."""
+        """Ring for a waiter to ask again. Best effort: a bell that is full is rung already."""
         if self.pulse is not None and name == self.pulse.name:
             for ring in self._woken((key,)):
                 ring()
@@ -153,7 +153,7 @@ class Pulses:
         return health
 
     def watch(self, key: bytes, fifos: Iterable[str], wake: Callable[[], None], *, reads: bool) -> BellWatch:
-        """Begin a watch. It rings at once if it was rung before, or one of the processes that it waits for is dead already.
+        """Start a watch. It rings at once if it was rung before, or if a process it waits for is dead.
 
         Args:
             key: The id of the claim that waits.
@@ -189,7 +189,7 @@ class Pulses:
         return watch
 
     def _open(self, name: str) -> tuple[_Watched | None, Health]:
-        """Open another process's FIFO, or open it again; also what that says about the process. Under the lock."""
+        """Open another process's FIFO, or reopen it; also return the process's health. Needs the lock."""
         watches = self._hang_up(name)
         descriptor, health = open_bell(self._folder, name)
         if descriptor is None:
@@ -202,7 +202,7 @@ class Pulses:
         return watched, health
 
     def _rest(self, name: str) -> None:
-        """Keep a FIFO on which no watch depends, and close the one that was used longest ago if these are many. Under the lock."""
+        """Keep a FIFO without a watch; if there are many, close the least recently used. Needs the lock."""
         self._idle.pop(name, None)
         self._idle[name] = None
         while len(self._idle) > _IDLE:
@@ -230,10 +230,7 @@ class Pulses:
                         self._rest(name)
 
     def _hang_up(self, name: str) -> Sequence[BellWatch]:
-        """Drop another process's FIFO; the watches that depended on that process. Under the lock.
-
-        The FIFO is closed when nobody uses it any more: another thread may be about to write into it.
-        """
+        """Drop another process's FIFO, closed once unused; return the watches on it. Under the lock."""
         self._idle.pop(name, None)
         watched = self._watched.pop(name, None)
         if watched is None:
@@ -264,11 +261,7 @@ class Pulses:
         return woken
 
     def leave(self, user: object, unused: Callable[[str], bool]) -> None:
-        """Remove a user. May be repeated.
-
-        The last one removes the FIFO if no claim names it (``unused``); else the FIFO stays to the end of the process,
-        vouching for what its closed clients left behind.
-        """
+        """Remove a user; the last one also the FIFO, if it is ``unused`` by claims. May be repeated."""
         with self.watcher.lock:
             self.users.discard(user)
             if not self.users:

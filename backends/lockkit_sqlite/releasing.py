@@ -15,7 +15,7 @@ __all__ = ["release"]
 def release(
     store: SQLiteStore, connection: Connection, claim: Claim, end: float, *, how: End
 ) -> ReleaseAnswer:
-    """See :meth:`lockkit.store.spi.Backend.release`. Over ``connection``: an emergency release brings its own."""
+    """See :meth:`lockkit.store.spi.Backend.release`. An emergency release has its own ``connection``."""
     terms = claim.terms
     key, ends = (store.namespace, terms.name, claim.token), sql.ENDS[how]
     store.placed.pop(claim.token, None)
@@ -40,7 +40,7 @@ def release(
             if not settled:
                 return ABSENT
             break
-        # The claim had lapsed and was still there. A renewal that read its clock earlier may have extended it since: look again.
+        # The claim had lapsed and was still there. A slower renewal may have extended it since: look again.
     # A waiter that gives up may be the blocker of another: the next in line must look for a new one.
     store.ring_fitting(connection, terms.name, end, next_too=how != "released", gone=terms.weight)
     return RELEASED if removed else ABSENT

@@ -65,7 +65,7 @@ def _renew_all(store: SQLiteStore, beats: Sequence[Beat], answers: dict[int, Ren
 
 
 def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
-    """The answer while the files are gone and cannot be made anew yet: a hold in them is lost; a waiter may queue again later."""
+    """The answer while the files are gone and not made anew: a hold is lost, a waiter may queue again."""
     return Renewal("UNKNOWN", trouble=str(trouble)) if fence is None else Renewal("LOST", why="files")
 
 
@@ -81,7 +81,7 @@ def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float)
 
 
 def _asked(store: SQLiteStore, end: float) -> dict[str, Mapping[str, object]]:
-    """The notes of holders that others have annotated, by token. These are few, and have an index of their own."""
+    """The notes of holders that others have annotated, by token: few, with an index of their own."""
     found = store.beats.read(sql.ASKED, (store.namespace, store.boot), end)
     return {token: note_of(note) for token, note in found}
 
@@ -121,8 +121,8 @@ def _lost(store: SQLiteStore, rows: Sequence[Row], claim: Claim, fence: int, now
 def _front_died(store: SQLiteStore, name: str, rows: Sequence[Row], mine: Container[str], end: float) -> bool:
     """Remove the claims of dead processes at the front of the queue; True if there was any.
 
-    A waiter watches the blockers that it had when it last asked. If one of them gave up or was evicted, the watch no longer covers
-    the claims ahead of that one. This look, once per poll cap, then notices their death.
+    A waiter watches the blockers that it had when it last asked. If one of them gave up or was evicted, the
+    watch misses the claims ahead of that one. This look, once per poll cap, then notices their death.
     """
     ahead = []
     for row in rows[: prefix(rows) + _LOOKS]:
@@ -133,7 +133,7 @@ def _front_died(store: SQLiteStore, name: str, rows: Sequence[Row], mine: Contai
 
 
 def _renew_waiting(store: SQLiteStore, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
-    """Renew the claims without a Lease on one name. A claim that fits is not extended: its owner must answer the offer."""
+    """Renew a name's claims without a Lease, but none that fits: its owner must answer the offer."""
     beats, now = store.beats, store.now()
     rows = store.queue(beats, name, end)
     if store.settle(beats, name, rows, now, end) | _front_died(store, name, rows, mine, end):

@@ -38,7 +38,7 @@ _STATES: dict[int, ClaimState] = {WAITING: "WAITING", HELD: "HELD", LINGERING: "
 
 
 class Row(NamedTuple):
-    """One claim, in the order of :data:`~lockkit_sqlite.statements.QUEUE`. Times in CLOCK_BOOTTIME microseconds."""
+    """One claim, ordered as in :data:`~lockkit_sqlite.statements.QUEUE`. Times: CLOCK_BOOTTIME in us."""
 
     fence: int
     token: str
@@ -82,9 +82,9 @@ _FRONT_TYPES = (str, int, int, int, str, int)
 
 
 def read_rows(fetched: Iterable[Sequence[Any]]) -> list[Row]:
-    """The rows of a queue. A row in which something cannot be true is a claim that holds, and that nobody can read (:func:`unread`).
+    """The rows of a queue. An impossible row is a claim that holds, and is unreadable (:func:`unread`).
 
-    SQLite keeps values of any type in a column, and whoever may write to the store may have written anything.
+    SQLite keeps values of any type in a column, and other programs may have stored anything.
     """
     return [
         Row._make(each)
@@ -114,7 +114,7 @@ def _repaired(each: Sequence[Any]) -> Row:
 
 
 def unread(row: Row, now: int) -> bool:
-    """Whether a claim cannot be read by this version, so that it blocks. One that is damaged can still lapse."""
+    """Whether a claim cannot be read by this version, so that it blocks. A damaged one can still lapse."""
     return row.min_reader > READER and (row.min_reader != DAMAGED or row.deadline > now)
 
 
@@ -143,7 +143,7 @@ def fitting(rows: Sequence[Row]) -> int:
 
 
 def blocks_until(row: Row, now: int, offset: int = 0) -> int:
-    """The time until which the claim of a dead process would block if it were removed now. Not after ``now`` if it would not.
+    """Until when the claim of a dead process would block if removed now; not after ``now`` if it would not.
 
     Args:
         row: The claim.
@@ -161,7 +161,7 @@ class LockColumns(NamedTuple):
     """The columns that all claims of one lock share, and how long its deadlines are. Microseconds.
 
     Attributes:
-        shared: The values of the columns, in the order of the parameters of :data:`~lockkit_sqlite.statements.INSERT_HELD`.
+        shared: The columns' values, as the parameters of :data:`~lockkit_sqlite.statements.INSERT_HELD`.
         deadline: From the grant to the deadline; None for never.
         silence: From the grant to the deadline by ttl alone.
         hold_end: From the grant to the end of max_hold; None for never.
@@ -180,7 +180,8 @@ class LockColumns(NamedTuple):
         ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
         return cls(
             (
-                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, delay, boot, about(terms),
+                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold,
+                delay, boot, about(terms),
             ),
             max(min(ends) + delay, min_hold) if ends else None,
             max(ttl + delay, min_hold),

@@ -1,4 +1,4 @@
-"""The state that all calls of the embedded store share: its connections, its pulse, its clock, and the removal of the dead."""
+"""The state that all calls of the embedded store share, such as connections, and the removal of the dead."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lockkit_sqlite.rows import Front, LockColumns, Row, check_rows, claim_info,
 __all__ = ["GRACE", "SQLiteStore"]
 
 GRACE = micros(_GRACE)
-"""Microseconds that a waiter may be silent, and that an offer stands unanswered."""
+"""Microseconds that a waiter may be silent, and that an offer may stay unanswered."""
 _MARKING = 0.5
 _MOVING = 0.4
 """Seconds that a call may spend on opening new files, after the old ones were removed or replaced."""
@@ -54,7 +54,7 @@ _FRONT = 4
 _SEEN = 1.0
 """Seconds for which the processes that keep a pulse are remembered."""
 _CACHED = 1024
-"""Locks whose columns are kept: an acquire saves 2 us by that, but a program that holds many locks takes each of them once."""
+"""Locks whose columns are kept: that saves an acquire 2 us, but a program with many locks takes each once."""
 
 _log = Log("lockkit.sqlite")
 
@@ -119,13 +119,13 @@ class SQLiteStore:
         self.files.leave(self)
 
     def _guarded(self, connection: Connection) -> Connection:
-        """The connection, with a check that tells removed or replaced files from other errors. A call under way keeps using it after a move."""
+        """The connection, with a check for removed or replaced files. A call keeps using it after a move."""
         generation = self._generation
         connection.whole = lambda: generation == self._generation and self.whole()
         return connection
 
     def whole(self) -> bool:
-        """Whether the files that have the names are those that this store has open. True if the look fails."""
+        """Whether the files with these names are those that this store has open. True if the look fails."""
         given, files = self._given, self.files
         try:
             if look(given, self.place.path) != files.opened:
@@ -140,13 +140,13 @@ class SQLiteStore:
     def follow(self, end: float = math.inf, *, closely: bool = False) -> None:
         """Switch to the files that now have the names, if somebody removed or replaced one of the open files.
 
-        SQLite would go on using the old files, where no process that opens the store later can see the claims. Claims in the old
-        files are lost; fences keep rising.
+        SQLite would go on using the old files, where no process that opens the store later can see the
+        claims. Claims in the old files are lost; fences keep rising.
 
         Args:
             end: ``time.monotonic()`` at which to give up at the latest.
-            closely: Look at each file. Otherwise each call looks at the database, and at the others only every 0.1 s: while this process has
-                its lock on the lock file, nobody makes the store anew, and who finds damage removes the name of the database.
+            closely: Look at each file. Otherwise each call looks at the database, and at the others only
+                every 0.1 s: while this process has its lock on the lock file, nobody makes the store anew.
 
         Raises:
             Refused: They cannot be made anew, or not be looked at.
@@ -197,8 +197,8 @@ class SQLiteStore:
         at, told = self.anew()
         _told.add((self.place.path, at))
         _log.warning(
-            "%s: its files were removed or replaced while this process had them open (%s); what was held in them is "
-            "lost (keep cleaners and backups away from them; to free a lock, use lockkit evict)",
+            "%s: its files were removed or replaced while this process had them open (%s); what was held "
+            "in them is lost (keep cleaners and backups away from them; to free a lock, use lockkit evict)",
             self.place.path,
             told or why,
         )
@@ -215,7 +215,7 @@ class SQLiteStore:
             return 0.0, ""
 
     def _remember(self) -> None:
-        """Warn a program that opens a store which was made anew a short while ago: its user may miss locks."""
+        """Warn a program that opens a store made anew a short while ago: its user may miss locks."""
         at, why = self.anew()
         if 0 <= self.clock.wall() - at < _RECENT and (self.place.path, at) not in _told:
             _told.add((self.place.path, at))
@@ -260,7 +260,7 @@ class SQLiteStore:
         return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end))
 
     def front(self, connection: Connection, name: str, end: float) -> Sequence[Front | Row]:
-        """The claims of a queue that may hold, and at least one more, if there is one. A long queue is rarely read to its end."""
+        """The claims of a queue that may hold, and at least one more, if any. Rarely reads a long queue."""
         rows = front_of(connection.read(sql.FRONT, (self.namespace, name, _FRONT), end))
         if rows is not None and (len(rows) < _FRONT or prefix(rows) + 1 < _FRONT):
             return rows
@@ -270,7 +270,7 @@ class SQLiteStore:
         """Remove lapsed claims and claims of another boot; True if there were any.
 
         Raises:
-            Refused: The process of a claim of another boot is alive, so it is in a container that shows another boot id.
+            Refused: The process of a claim of another boot is alive, in a container with another boot id.
         """
         if any(unread(row, now) for row in rows):
             return False  # what cannot be read decides nothing
@@ -287,7 +287,7 @@ class SQLiteStore:
         return lapsed or bool(elsewhere)
 
     def bury(self, connection: Connection, fifo: str, end: float) -> None:
-        """Remove all claims of a dead process, whatever their ttl; a claim that must linger lingers. Then remove its FIFO."""
+        """Remove a dead process's claims, whatever their ttl, or let them linger. Then remove its FIFO."""
         connection.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
         connection.change(sql.DELETE_FIFO, (fifo,), end)
         remove(self.place.pulses, fifo)
@@ -325,16 +325,16 @@ class SQLiteStore:
     ) -> None:
         """Wake the waiters that fit now. Best effort: a lost wake costs a poll cap, not a place.
 
-        The next in line watches its blockers as they were when it asked. If the claim that left may have been among them,
-        the next in line is woken as well, so that it looks for another. Among claims of one weight it watches the nearest, so it
-        need not be woken if a nearer claim fits now: that keeps a hand-off from waking two waiters.
+        The next in line watches its blockers as they were when it asked. If the claim that left may have been
+        among them, the next in line is woken too, to look for another. Among claims of one weight it watches
+        the nearest, and need not be woken if a nearer claim fits: that keeps a hand-off from waking two.
 
         Args:
             connection: The connection to read over.
             name: The lock.
             end: ``time.monotonic()`` at which to give up.
             mine: A token that needs no bell.
-            next_too: Whether to wake the next in the queue as well, because its time to ask again has changed.
+            next_too: Whether to wake the next in the queue as well: its time to ask again has changed.
             gone: The weight of the claim that left.
         """
         try:
@@ -357,7 +357,7 @@ class SQLiteStore:
             pass
 
     def ring(self, row: Front | Row) -> Health:
-        """Tell the owner of a claim to ask again."""
+        """Have the owner of a claim ask again."""
         return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
 
     def tell_evicted(self, row: Row) -> None:
@@ -369,7 +369,7 @@ class SQLiteStore:
         return claim_info(name, rows, place, boot=self.boot, epoch=self.epoch(), health=health)
 
     def keepers(self, fifo: str) -> tuple[Keeper, ...]:
-        """The processes that keep a pulse, as they were seen within the last second: one process may stand behind many claims."""
+        """The processes that keep a pulse, seen within the last second: one may have many claims."""
         now = self.clock.now()
         seen = self._keepers.get(fifo)
         if seen is None or seen[0] < now:
@@ -409,7 +409,7 @@ def _boot_id() -> str:
 
 
 def _after_fork_in_child() -> None:
-    """Drop what a forked child has inherited. Only once, because an earlier hook may have opened stores of the child's own."""
+    """Drop what a forked child inherited. Only once: an earlier hook may have opened the child's stores."""
     if _process.origin.is_here():
         return
     LISTENER.forget()  # first: until then the child vouches for its parent

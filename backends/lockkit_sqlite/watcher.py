@@ -1,8 +1,8 @@
-"""The threads that listen to the FIFOs of this process: the one that waits, if it waits alone; otherwise one for that purpose, the keeper.
+"""The threads that listen to this process's FIFOs: a lone waiter's own, otherwise one for all, the keeper.
 
-To be woken by another thread that has read the bell takes two switches of threads in place of one, and the other's turn at the
-interpreter's lock. (Compare Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000. Here no waiter listens for
-others: a signal handler may keep a waiting thread for as long as it likes.)
+To be woken by another thread that has read the bell takes two switches of threads instead of one, and the
+other's turn at the interpreter's lock. (Compare Schmidt et al., "Leader/Followers", 2000. Here no waiter
+listens for others: a signal handler may keep a waiting thread for as long as it likes.)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Watcher:
 
         Args:
             waiter: Stands for it in the other calls.
-            ring: Tells it to ask again.
+            ring: Has it ask again.
             reads: True if its own thread will wait in :meth:`wait`.
 
         Raises:
@@ -70,7 +70,7 @@ class Watcher:
             self.events.nudge()  # the next waiter may listen with its own thread
 
     def wait(self, waiter: object, bell: Bell, seconds: float) -> bool:
-        """Wait for a ring, and return whether there was one. The thread listens meanwhile if nobody else waits."""
+        """Wait for a ring; return whether there was one. The thread listens meanwhile if no other waits."""
         end = time.monotonic() + seconds
         if not self._enter(waiter):
             return bell.wait(seconds)
