@@ -1,12 +1,12 @@
-"""Acquire: append a claim to the queue, and hold once the claim fits. Each write is a transaction with a condition on what was read.
+"""Acquire: append a claim to the queue, hold once it fits. Each write is conditional on what was read.
 
 - If the queue is empty, one transaction is enough: "if the queue is empty, write my claim as HELD".
-- If the claim fits behind the holders (a permit, a reader), it takes a read, then "if no claim was added since, write mine as HELD".
-  Where claims are added all the time this fails repeatedly. In the end even a try (a claim that does not wait) is added to the
-  queue, marked as a try, and removed if it does not fit.
-- Otherwise, or if this client has just waited in this queue, the claim waits, on a lease as long as a waiter's deadline. When it
-  fits: "if my claim is as I read it, write it as HELD", on a lease as long as a hold. Claims ahead can only go away, and a resize
-  changes every claim, so this condition is enough. A mutex that may be first needs no read: "if no older claim is left".
+- If the claim fits behind the holders (a permit, a reader), it takes a read, then "if no claim was added
+  since, write mine as HELD". Where claims are added all the time this fails repeatedly. In the end even a try
+  (a claim that does not wait) is added to the queue, marked as a try, and removed if it does not fit.
+- Otherwise, or after a wait of this client here just now, the claim waits, on a lease as long as a waiter's
+  deadline. When it fits: "if my claim is as I read it, write it as HELD", on a lease as long as a hold.
+  (Claims ahead only go away; a resize changes all.) A mutex may need no read: "if no older claim is left".
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
 
 
 def _joined(store: EtcdStore, entry: Entry, answer: TxnAnswer) -> Queued | None:
-    """The answer for a claim that has joined a long queue, of which it has read the first claim and the last ones; None if that does not tell."""
+    """The answer for a claim that joined a long queue, by its first and last claims; None if unclear."""
     queue, revision, count = entry.packed_terms.queue.key, answer.header.revision, answer.count()
     head, last = rows(answer.found(-2)), rows(answer.found())
     store.ends.joined(queue, last)
@@ -186,7 +186,7 @@ def _leave_alone(store: EtcdStore, entry: Entry, found: list[Row]) -> None:
 
 
 def _ready(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
-    """Get the lease on which the claim is to hold, with enough time left, and the lease of its guard, if it needs one."""
+    """Get the lease on which the claim is to hold, with enough time left, and the lease of a needed guard."""
     terms, packed_terms = entry.claim.terms, entry.packed_terms
     now = store.clock.now()
     exact = terms.max_hold is not None or bool(terms.min_hold)  # both count from the basis
@@ -203,7 +203,7 @@ def _ready(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
 
 
 def _drop_guard(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
-    """Remove the guard of a claim that does not hold, because the guard would block until min_hold is over."""
+    """Remove the guard of a claim that does not hold, because it would block until min_hold is over."""
     guard = entry.guard
     if guard is None or guard.doubtful:  # then the claim may hold
         return
@@ -217,7 +217,7 @@ def _drop_guard(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
 def _hold_if(
     store: EtcdStore, entry: Entry, when: tuple[Compare, ...], end: float, look: tuple[Get, ...] = ()
 ) -> Exchange[TxnAnswer]:
-    """Turn a claim that is ready into one that holds; if the condition is false, or the namespace is drained, read the mark, and ``look`` or all of the queue."""
+    """Make a ready claim hold; if it cannot, or in a drain, read the mark, and ``look`` or all the queue."""
     look = look or (entry.packed_terms.queue,)
     request = Txn((*when, store.undrained), _held(store, entry), (store.mark, *look))
     return store.txn(request, end, entry.hold, entry.guard)
@@ -329,7 +329,7 @@ def _read(store: EtcdStore, what: Get, end: float) -> Exchange[tuple[Header, Seq
 def _settle(
     store: EtcdStore, entry: Entry, revision: int, found: list[Row], end: float, *, whole: bool = True
 ) -> Exchange[Answer]:
-    """Decide, from a queue that should contain the claim: hold, wait, or begin anew. Unless ``whole``, only what is ahead of the claim was read."""
+    """Decide by a queue with the claim: hold, wait, or start anew. ``whole``: it was read to the end."""
     queue = entry.packed_terms.queue
     while True:
         if whole:
@@ -379,13 +379,16 @@ def _go_again(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> E
 
 
 def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Exchange[Answer]:
-    """Answer for a claim that holds already, by an earlier copy of this acquire, if it is on a lease that this client knows."""
+    """Answer for a claim that an earlier copy of this acquire made hold, if this client knows its lease."""
     if row.evicted:
         return Lapsed("evicted")
     known = store.own(entry, row.lease)
     if known is None:
         hint = "another client has moved it to that lease; give the claim up and acquire again"
-        text = f"{entry.claim.terms.name!r}: the claim is held, but on a lease of etcd that this client does not know"
+        text = (
+            f"{entry.claim.terms.name!r}: the claim is held, "
+            "but on a lease of etcd that this client does not know"
+        )
         raise Unknown(OutcomeUnknown(text, hint=hint))
     if known is not entry.hold and entry.hold is not None and entry.hold.doubtful:
         store.keep(entry, entry.hold)
@@ -412,7 +415,7 @@ def _queued(store: EtcdStore, entry: Entry, found: list[Row], place: int) -> Que
 
 
 def _behind(store: EtcdStore, entry: Entry, head: Row, there: Ahead | None) -> Queued | None:
-    """The answer for a claim, unchanged since it was created, that has to wait for what is ahead of it; None if that is not known."""
+    """The answer for a claim, unchanged so far, that waits for those ahead; None if these are not known."""
     if there is None:
         return None
     entry.place, entry.seen, entry.fits = there.place, (entry.fence, there.blockers), False

@@ -37,8 +37,8 @@ class Address(NamedTuple):
 def parse(url: str) -> Address:
     """Read a URL.
 
-    ``etcd://[user:password@]host[:port][,host[:port]...][?option=...]``; ``etcds://`` for TLS; ``etcd+grpc://`` and
-    ``etcds+grpc://`` for the same by way of python-etcd3.
+    ``etcd://[user:password@]host[:port][,host[:port]...][?option=...]``; ``etcds://`` for TLS;
+    ``etcd+grpc://`` and ``etcds+grpc://`` for the same by way of python-etcd3.
 
     Raises:
         ConfigError: The URL is none of these, or has an unknown option; the error says what is allowed.

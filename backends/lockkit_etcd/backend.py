@@ -48,7 +48,7 @@ _GLANCE = 0.5
 def open_store(
     url: str, options: OpenOptions, connect: Callable[[Address, Clock], Cluster[Any]] = connect_gateway
 ) -> EtcdBackend:
-    """Open a cluster over the transport that ``connect`` makes. Connects at once, so that a wrong address or password is reported.
+    """Open a cluster over the transport that ``connect`` makes, connecting at once to check URL and login.
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.
@@ -131,7 +131,7 @@ class EtcdBackend(ExchangingBackend):
         """Warn of known dangers for locks when the cluster is opened.
 
         Raises:
-            Refused, Unknown: The cluster cannot be used; or, if ``strict``, it is known to be unsafe for locks.
+            Refused, Unknown: The cluster cannot be used or, if ``strict``, is known to be unsafe for locks.
         """
         self.perform(self.store.range(self.store.notes, end))
         soon = time.monotonic() + min(_GLANCE, left(end))
@@ -161,7 +161,7 @@ class EtcdBackend(ExchangingBackend):
         return self.perform(operating.names(self.store, prefix, budget))
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes before the holder knows."""
         return self.perform(operating.evict(self.store, name, claim_id, budget, at_once=now))
 
     def resize(self, name: str, capacity: int, budget: float) -> int:

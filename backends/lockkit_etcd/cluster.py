@@ -1,19 +1,19 @@
-"""The calls that the store makes to etcd over any transport, seven and a watch: which member is asked, and for how long.
+"""The store's calls to etcd over any transport, seven and a watch: which member is asked, and for how long.
 
-The seven are exchanges (:mod:`lockkit.store.exchanges`), generators that :attr:`Cluster.perform` or another performer performs. A
-cluster is thread-safe and belongs to the process that made it: in a forked child every call is Refused before a byte is sent. Each
-call obeys its ``end``, on ``time.monotonic()``; a call that begins after its end still gets a moment
-(:func:`lockkit.store.budgets.left`). No request is sent twice, except those that do no harm twice: reads, keepalives, and a request
-that was rejected because its login had expired or its member had no leader. Every request carries etcd's metadata
-``hasleader: true``, so that a member without a leader says so at once.
+The seven are exchanges (:mod:`lockkit.store.exchanges`), generators that :attr:`Cluster.perform` or another
+performer performs. A cluster is thread-safe and belongs to the process that made it: in a forked child every
+call is Refused before a byte is sent. Each call obeys its ``end``, on ``time.monotonic()``; a call that
+starts later still gets a moment (:func:`lockkit.store.budgets.left`). No request is sent twice, but for
+reads, keepalives, and requests rejected for an expired login or because the member had no leader. Every
+request carries etcd's metadata ``hasleader: true``, so that a member without a leader says so at once.
 
 A call ends with an answer, or raises one of:
 
-- :class:`lockkit.store.spi.Refused`: The request was definitely not executed. For example, no member can be reached.
+- :class:`lockkit.store.spi.Refused`: The request was definitely not executed, as when no member is reached.
 - :class:`lockkit.store.spi.Unknown`: The request may have been executed, or may yet be.
-- :class:`LeaseGone`, :class:`LeaseTaken`: The request was definitely not executed, because of the lease that it named.
+- :class:`LeaseGone`, :class:`LeaseTaken`: Definitely not executed, because of the lease that it named.
 
-One table decides between them (:mod:`lockkit_etcd.failures`); an error that the table does not list is Unknown.
+One table decides (:mod:`lockkit_etcd.failures`); an error that the table does not list is Unknown.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ __all__ = ["Cluster", "Member", "watched_ranges"]
 _SHARE = 0.6
 """The part of the remaining time that one member may take while other members are left to ask."""
 _BATCH = 100
-"""Leases in one keepalive, which has to be answered completely in time: from a slow server several small ones bring at least some answers."""
+"""Leases in one keepalive, which has to be answered completely in time: a slow server manages small ones."""
 _AT_ONCE = 4
-"""Keepalive requests at the same time: a follower asks the leader about each lease in a round trip of its own."""
+"""Simultaneous keepalive requests: a follower asks the leader about each lease in its own round trip."""
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ T = TypeVar("T")
 def watched_ranges(
     key: bytes, end: bytes, start: int, also: Sequence[bytes], past: int
 ) -> list[tuple[bytes, bytes, int]]:
-    """The watches that a call of :meth:`Cluster.watch` opens: each a range of keys and the revision that it begins with."""
+    """The watches that :meth:`Cluster.watch` opens: each a range of keys and the revision it starts with."""
     ranges = [(key, end), *((each, b"") for each in also)]
     return [(*each, begin) for begin in ((start, past) if past else (start,)) for each in ranges]
 
@@ -123,7 +123,7 @@ class Cluster(Generic[M]):
         where: The members as a user wrote them, without secrets.
         origin: The process that the connections belong to.
         tls: The context in which to connect; None without TLS.
-        yields: Whether its exchanges yield the requests to send; otherwise they make blocking calls themselves.
+        yields: Whether its exchanges yield the requests to send; otherwise they make blocking calls.
         perform: Performs an exchange in the calling thread, and returns its result.
 
     Args:
@@ -153,7 +153,7 @@ class Cluster(Generic[M]):
         raise NotImplementedError
 
     def _call(self, member: M, call: str, request: Any, end: float) -> Exchange[Any]:
-        """Ask one member, until an end. ``call`` is the name of one of the calls below, ``request`` its arguments.
+        """Ask one member, until an end. ``call`` names one of the calls below; ``request`` is its arguments.
 
         Raises:
             Refused: Also in a forked child, where nothing may be sent.
@@ -169,7 +169,7 @@ class Cluster(Generic[M]):
         raise NotImplementedError
 
     def parser(self) -> Parser:
-        """The parser of the replies on a new connection; not needed where exchanges make their calls themselves."""
+        """The parser of replies on a new connection; not needed where exchanges make their own calls."""
         raise NotImplementedError
 
     def watch(
@@ -181,15 +181,15 @@ class Cluster(Generic[M]):
         also: Sequence[bytes] = (),
         past: int = 0,
     ) -> Stream:
-        """Watch the keys from ``key`` up to ``end``, from revision ``start`` on. Returns at once, never raises.
+        """Watch the keys from ``key`` up to ``end``, from revision ``start``. Returns at once, never raises.
 
-        If ``end`` is empty, watch only ``key``. ``also`` names further single keys outside the range. News of different keys may come
-        in any order. With ``past``, each of the keys is watched a second time, from that revision on: etcd tells late, by up to 100 ms,
-        what has happened to it since, so that nothing is missed between ``past`` and ``start``. Changes may then be told twice.
+        If ``end`` is empty, watch only ``key``. ``also`` names further single keys. News of different keys
+        may come in any order. With ``past`` each key is watched a second time, from that revision on, so that
+        nothing is missed before ``start``: such news is up to 100 ms late, and changes may come twice.
 
-        ``heard`` is called with the news, in order, on a thread of the transport; it must not block. WatchEnded is the last news of
-        a stream; open another then. A connection that died without a sign is noticed within 15 s if the operating system can
-        notice it.
+        ``heard`` is called with the news, in order, on a thread of the transport; it must not block.
+        WatchEnded is the last news of a stream; open another then. A connection that died without a sign is
+        noticed within 15 s if the operating system can notice it.
         """
         raise NotImplementedError
 
@@ -203,7 +203,7 @@ class Cluster(Generic[M]):
         """Execute a transaction.
 
         Raises:
-            LeaseGone: A Put of the branch that was taken names a lease that does not exist any more. Nothing was written.
+            LeaseGone: A Put of the branch taken names a lease that no longer exists. Nothing was written.
         """
         return self._ask("txn", request, end, again=request.harmless, ops=request.keyed)
 
@@ -258,7 +258,7 @@ class Cluster(Generic[M]):
         return kept
 
     def status(self, end: float) -> Exchange[Sequence[Status | Exception]]:
-        """Ask each member for its status, in order. The result for a member without an answer is its Refused or Unknown. Never raises."""
+        """Ask each member for its status, in order; a failed member's result is its error. Never raises."""
         found: list[Status | Exception] = []
         for member, until in shares(self._members, end):
             try:
@@ -305,7 +305,7 @@ class Cluster(Generic[M]):
             ops: The operations, for the error if the user has no right to them.
 
         Raises:
-            Refused, Unknown: No member has answered, or this process may not ask; the error is that of the last member asked.
+            Refused, Unknown: No member has answered, or this process may not ask; the error is the last one.
         """
         end = time.monotonic() + left(end)
         many, first = len(self._members), self._first

@@ -1,4 +1,4 @@
-"""The mark of a drained namespace: a key that is compared by each transaction that grants or queues a claim."""
+"""The mark of a drained namespace: a key compared by each transaction that grants or queues a claim."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Mark:
 
 
 def drained(store: EtcdStore, answer: TxnAnswer) -> Refused | None:
-    """The refusal, if a transaction was not done because the namespace is drained: the else branch reads the mark first."""
+    """The refusal, if a drain kept a transaction from being done; its else branch reads the mark first."""
     if answer.succeeded:
         return None
     found = answer.found(0)

@@ -1,9 +1,9 @@
 """The errors of etcd, and what each means for the request: one table, by gRPC code and etcd's own words.
 
-Both transports report the same errors. A request with an error in the table was definitely not executed, unless its row says Unknown
-(a full database). With any other error the request may have been executed. The code alone is not enough: 8 is "database space
-exceeded" or "message too large", 5 concerns a lease or a path, and 14 is "no leader", which is definite, or "request timed out",
-which is not.
+Both transports report the same errors. A request with an error in the table was definitely not executed,
+unless its row says Unknown (a full database). With any other error it may have been executed. The code alone
+is not enough: 8 is "database space exceeded" or "message too large", 5 concerns a lease or a path, and 14 is
+"no leader", which is definite, or "request timed out", which is not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TokenExpired(Refused):
 
 
 class Forbidden(Refused):
-    """The user's role does not allow the request. etcd does not say which right is missing; :meth:`asked` adds that."""
+    """The user's role forbids the request. etcd does not name the missing right; :meth:`asked` adds it."""
 
     def asked(self, where: str, ops: Sequence[KeyOp]) -> Forbidden:
         """The same refusal, with the missing right and the command that grants it.
@@ -75,7 +75,8 @@ _TABLE: dict[tuple[int, str], _Row] = {
         PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
     ),
     (9, "authentication is not enabled"): _Row(
-        PermissionDenied, "the URL has a login, but authentication is off in this etcd", "write the URL without user and password, or: etcdctl auth enable"
+        PermissionDenied, "the URL has a login, but authentication is off in this etcd",
+        "write the URL without user and password, or: etcdctl auth enable",
     ),
     (3, "too many operations in txn request"): _Row(
         BackendUnavailable, "its limit of operations in a transaction is lower than lockkit needs",
@@ -89,16 +90,21 @@ _TABLE: dict[tuple[int, str], _Row] = {
     ),
     (8, "database space exceeded"): _Row(
         BackendUnavailable, "its database is full (NOSPACE), so it accepts no writes",
-        "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
+        "etcdctl compact, defrag, then alarm disarm; "
+        "see --quota-backend-bytes and --auto-compaction-retention",
         # A write under way while the last space is used up gets this answer and is stored all the same.
         kind=Unknown,
     ),
-    (8, "too many requests"): _Row(BackendUnavailable, "it has too many requests at once", "this passes; if it does not, add members or spread the load", retry=True),
+    (8, "too many requests"): _Row(
+        BackendUnavailable, "it has too many requests at once",
+        "this passes; if it does not, add members or spread the load", retry=True,
+    ),
     (8, "larger than max"): _Row(
         BackendUnavailable, "the message is larger than it accepts", "raise etcd's --max-request-bytes"
     ),
     (11, "has been compacted"): _Row(
-        BackendUnavailable, "the claim is damaged, and its holder cannot be told: what it was before has been compacted",
+        BackendUnavailable,
+        "the claim is damaged, and its holder cannot be told: what it was before has been compacted",
         "end its holder, then find its key and delete it: etcdctl get --prefix --keys-only lockkit/",
     ),
     (12, "not supported for learner"): _Row(
@@ -156,7 +162,7 @@ def _untrusted(text: str) -> str | None:
 
 
 UNWELCOME = "the server has ended the TLS handshake, probably because of the client's certificate"
-"""The reason to give when the server sends a TLS alert after the client has finished its part of the handshake."""
+"""The reason given when a TLS alert comes after the client has finished its part of the handshake."""
 
 
 def not_connected(error: BaseException | str, where: str) -> Elsewhere:
@@ -166,7 +172,10 @@ def not_connected(error: BaseException | str, where: str) -> Elsewhere:
         return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
     if text.startswith(UNWELCOME):
-        hint = "write cert_file=PATH&key_file=PATH with a certificate of an authority that etcd trusts (--trusted-ca-file)"
+        hint = (
+            "write cert_file=PATH&key_file=PATH with a certificate of an authority "
+            "that etcd trusts (--trusted-ca-file)"
+        )
     return Elsewhere(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 

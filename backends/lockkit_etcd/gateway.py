@@ -1,4 +1,4 @@
-"""etcd's own JSON gateway, ``/v3/...`` over persistent connections: no gRPC, no protobuf, and safe in programs that fork."""
+"""etcd's own JSON gateway, ``/v3/...`` over persistent connections: no gRPC or protobuf, and safe to fork."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["Gateway", "connect"]
 _FEW = 8
 """The most leases in a keepalive on a connection that stays open; see :data:`_WHOLE`."""
 _WHOLE = b"Connection: close\r\n"
-"""The header that makes the gateway read a request body to its end. Without it the gateway stops reading when the first answer is
-ready, after some 512 bytes."""
+"""The header that makes the gateway read a request body to its end. Without it the gateway stops reading when
+the first answer is ready, after some 512 bytes."""
 _OK = 200
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
-"""Alerts by which a server refuses a handshake. With TLS 1.3 they come when the client thinks that the handshake is over."""
+"""Alerts by which a server refuses a handshake. With TLS 1.3 they come after the client's part of it."""
 _LONGEST = 1000
 """Characters of an error's text that are passed on."""
 
@@ -113,7 +113,7 @@ class Gateway(Cluster["_Member"]):
         return answer
 
     def raw(self, body: bytes, end: float) -> Exchange[Any]:
-        """Execute a transaction that is already packed, and return the decoded answer. See :meth:`Cluster.txn`."""
+        """Execute a packed transaction and return the decoded answer. See :meth:`Cluster.txn`."""
         return self._ask("raw", body, end)
 
     def watch(

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as etcd's gateway speaks it: the parser of its replies, and a blocking connection on which they are read.
+"""HTTP/1.1 as etcd's gateway uses it: a parser of its replies, and a blocking connection that reads them.
 
-``http.client`` spends more time on headers that nobody reads than etcd needs to answer. The gateway sends little: a status, a length
-or chunks, and JSON.
+``http.client`` spends more time on unread headers than etcd needs to answer. The gateway sends little: a
+status, a length or chunks, and JSON.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Parser:
         return error
 
     def taken(self) -> bytes:
-        """The part of an unfinished body that has come since the last call; the reply has only the rest of it."""
+        """The part of an unfinished body that has come since the last call; the reply has only the rest."""
         pieces, self._body = self._body, []
         return b"".join(pieces)
 

@@ -1,6 +1,6 @@
 """Requests and answers as the JSON gateway writes them.
 
-Keys and values are in base64, 64-bit numbers are strings, and a field that is zero, false or empty is left out.
+Keys and values are base64, 64-bit numbers are strings, and a zero, false or empty field is left out.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _watch(key: bytes, end: bytes, start: int) -> bytes:
 
 
 def _compare(each: Compare) -> str:
-    # The gateway takes a microsecond for each field. "The version is 0", of keys that do not exist, is in every acquire, twice.
+    # The gateway takes a microsecond per field. "The version is 0" (no such key) is in each acquire, twice.
     target = "" if each.what == "VERSION" else f',"target":"{each.what}"'
     result = "" if each.how == "EQUAL" else f',"result":"{each.how}"'
     value = f',"{_COMPARED[each.what]}":"{each.to}"' if each.to else ""
@@ -180,7 +180,7 @@ _KEPT = msgspec.json.Decoder(_KeptMessage, strict=False)
 
 
 def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
-    """The answers to a body of keepalives, one per line. A line that is incomplete or an error ends the answers.
+    """The answers to a body of keepalives, one per line. An incomplete line, or an error, ends them.
 
     Leases with the same answer share one object, because among ten thousand each object costs time.
 
@@ -237,6 +237,6 @@ CALLS: Mapping[str, tuple[bytes, Callable[[Any], bytes], Callable[[bytes, Any], 
 }
 """For each call of a transport: the path, the body of a request, and the meaning of an answer to it.
 
-A request is the arguments of the call; the meaning of a keepalive's answer takes the time at which the request was sent in place
-of the request.
+A request is the arguments of the call; the meaning of a keepalive's answer takes the time at which the
+request was sent instead.
 """

@@ -1,6 +1,6 @@
 """A watch over the gateway: one connection, whose reply does not end.
 
-The gateway begins a watch only when the request body is complete, so no watch can be added later and each has a connection.
+The gateway starts a watch only when the request body is complete, so each watch has a connection of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Single transactions for ``lockkit.guard.etcd``, with the members, the login and the errors of an etcd store."""
+"""Single transactions for ``lockkit.guard.etcd``, with an etcd store's members, login and errors."""
 
 from __future__ import annotations
 

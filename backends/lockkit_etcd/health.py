@@ -20,10 +20,10 @@ __all__ = ["check", "known_bad"]
 _BROKEN = ((3, 5, 0), (3, 5, 2))
 """Versions that may lose data when they crash (etcd's own announcement, issue 13766)."""
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
-"""The first patch version in which a deposed leader stops answering keepalives at once. lockkit does not rely on that."""
+"""First patch versions in which a deposed leader stops answering keepalives at once; not relied on."""
 _READS_SINCE: dict[tuple[int, ...], int] = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
-"""The first patch version in which a leader that was paused never answers a read with old data (etcd's issue 20418).
-lockkit does not rely on that either."""
+"""First patch versions in which a leader that was paused never answers a read with old data (etcd's issue
+20418); not relied on either."""
 _FULL = 0.8
 
 
@@ -50,7 +50,7 @@ def check(store: EtcdStore, budget: float) -> Exchange[Sequence[Finding]]:
 
 
 def known_bad(said: Sequence[Status | Exception]) -> list[Finding]:
-    """Return the reasons why the cluster is unsafe for locks: always (errors), or at this moment (warnings)."""
+    """The reasons why the cluster is unsafe for locks: always (errors), or at this moment (warnings)."""
     here = [each for each in said if isinstance(each, Status)]
     return [each for status in here for each in _member(status) if each.severity != "ok"]
 
@@ -87,7 +87,10 @@ def _version(status: Status) -> Finding:
         return Finding("version", "warning", f"{text} lets a deposed leader answer keepalives", hint)
     mended = _READS_SINCE.get(numbers[:2], 0)
     if numbers[2:] < (mended,):
-        text += f"; {numbers[0]}.{numbers[1]}.{mended} mends stale reads after a pause of the leader, on which no lock depends"
+        text += (
+            f"; {numbers[0]}.{numbers[1]}.{mended} mends stale reads after a pause of the leader, "
+            "on which no lock depends"
+        )
     return Finding("version", "ok", text)
 
 

@@ -1,11 +1,11 @@
-"""The names of the keys. Everything of a namespace begins with ``lockkit/<namespace>/``, so rights can be given by prefix.
+"""The names of the keys. Those of a namespace begin with ``lockkit/<namespace>/``, for rights by prefix.
 
-Queues, notes and records have prefixes of their own, and names are percent-encoded, so no lock name can be mistaken for another, or
-for a bookkeeping key.
+Queues, notes and records have prefixes of their own, and names are percent-encoded, so no lock name can be
+mistaken for another, or for a bookkeeping key.
 
-The key of a claim consists of its client and a number. The client uses the key again for its next claim on the name. A new key for
-each claim would make a name slower with every use, because until it compacts etcd also walks keys that were deleted. The value says
-which claim has the key.
+The key of a claim consists of its client and a number, and serves again for the client's next claim on the
+name. New keys would make a name slower with every use, because until it compacts etcd also walks deleted
+keys. The value says which claim has the key.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _NAMES = 16_384
 _KEPT = 64
 """Free keys of one name that are remembered. A forgotten key only makes the history of its name longer."""
 _GUARD = b"+"
-"""The end of a guard's key; it begins with the key of its claim. A guard blocks in place of its claim until since + min_hold."""
+"""The end of a guard's key, after its claim's key. A guard blocks for its claim until since + min_hold."""
 
 
 def namespace_in(key: bytes) -> str:
-    """The namespace that a key below :data:`ROOT` belongs to; empty if another program's key only looks like one."""
+    """The namespace of a key below :data:`ROOT`; empty if another program's key only looks like one."""
     try:
         return check_namespace(key.split(b"/")[1].decode())
     except (ConfigError, ValueError):

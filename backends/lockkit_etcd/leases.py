@@ -1,8 +1,8 @@
-"""Leases of etcd: one for each claim. A lease is used again for the next claim if every request that named it had a definite answer.
+"""Leases of etcd, one per claim. A lease is reused once every request that named it was definitely answered.
 
-The *basis* of a lease is the time at which the last request was sent that certainly moved the lease's deadline, on every member
-that may still revoke the lease. A grant is certain, because it takes a consensus. A keepalive is certain in the raft term of
-the lease, and in no other: see :mod:`lockkit_etcd.terms`.
+The *basis* of a lease is the time at which the last request was sent that certainly moved the lease's
+deadline, on every member that may still revoke it. A grant is certain, because it takes a consensus. A
+keepalive is certain in the raft term of the lease, and in no other: see :mod:`lockkit_etcd.terms`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EtcdLease:
         length: Seconds that the lease lasts from its basis on, at least.
         basis: CLOCK_BOOTTIME seconds; see the module.
         term: The raft term in which the lease was granted; 0 if it is not known.
-        doubtful: Whether a request that puts a key on the lease may be under way. As long as that is so, the lease is not used again.
+        doubtful: Whether a request that puts a key on the lease may be under way; then it is not used again.
     """
 
     id: int
@@ -49,7 +49,7 @@ class EtcdLease:
     doubtful: bool = False
 
     def young(self, now: float) -> bool:
-        """Whether more than half of the lease is left; with less, no claim begins on it."""
+        """Whether more than half of the lease is left; with less, no claim starts on it."""
         return now - self.basis < self.length * _HALF
 
     def over(self, now: float) -> bool:
@@ -75,8 +75,8 @@ class EtcdLeases:
     def take(self, length: int, end: float, within: float | None = None) -> Exchange[EtcdLease]:
         """A lease of ``length`` seconds with at least half of it left; a new one if none is free.
 
-        With ``within``, the lease is at most that many seconds old. If all free leases are older, one of them is revoked,
-        because otherwise each claim of this kind would leave one more of them.
+        With ``within``, the lease is at most that many seconds old. If all free leases are older, one is
+        revoked, because otherwise each claim of this kind would leave one more.
 
         Raises:
             Refused, Unknown: No lease was granted as far as is known. If one was, it ends by itself.
@@ -96,11 +96,11 @@ class EtcdLeases:
         return (yield from self.grant(length, end))
 
     def usable(self, lease: EtcdLease) -> bool:
-        """Whether a claim may begin on a lease; a lease of an earlier term could not be kept alive with certainty."""
+        """Whether a claim may start on a lease; one of an earlier term might not be kept alive."""
         return lease.term == self._terms.known and lease.young(self._clock.now())
 
     def grant(self, length: int, end: float, over: Cluster[Any] | None = None) -> Exchange[EtcdLease]:
-        """A new lease; over another transport than the store's if ``over`` is given, in case the store's connections are dead.
+        """A new lease; over ``over``, if given, because the store's own connections may be dead.
 
         Raises:
             Refused, Unknown: No lease was granted as far as is known.
@@ -119,8 +119,8 @@ class EtcdLeases:
     def learn(self, term: int, end: float, over: Cluster[Any] | None = None) -> Exchange[None]:
         """Read, at most twice, until the next grant is known to belong to a certain term or a later one.
 
-        The term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other, except
-        that its first heartbeat moves the claim to another lease.
+        The term stays unknown if the answers come from different members. A lease of an unknown term is as
+        good as any other, except that its first heartbeat moves the claim to another lease.
 
         Raises:
             Refused, Unknown: No member answers.
@@ -142,14 +142,14 @@ class EtcdLeases:
         return kept is not None and kept.ttl > 0 and shown == term
 
     def keeps(self, lease: EtcdLease, kept: Kept | None, shown: int) -> bool:
-        """Move the basis of a lease to a keepalive that counts; False if it does not count. See :meth:`counts`."""
+        """Move the basis of a lease to a keepalive that counts; False if it does not. See :meth:`counts`."""
         if kept is None or not self.counts(lease.term, kept, shown):
             return False
         lease.basis = max(lease.basis, kept.sent)
         return True
 
     def give_back(self, lease: EtcdLease | None) -> None:
-        """Take back a lease on which no claim of this client is any more; a doubtful one is left to end by itself."""
+        """Take back a lease with no claim of this client on it; a doubtful one is left to end by itself."""
         if lease is None or lease.doubtful or not self.usable(lease):
             return
         free = self._free.setdefault(lease.length, [])
@@ -157,7 +157,7 @@ class EtcdLeases:
             free.append(lease)
 
     def close(self) -> Exchange[None]:
-        """Revoke free leases, as many as can be revoked in a moment. The rest ends by themselves."""
+        """Revoke free leases, as many as can be revoked in a moment. The rest end by themselves."""
         most, seconds = _GOODBYE
         end = time.monotonic() + seconds
         for free in list(self._free.values()):  # others may still give some back

@@ -1,14 +1,14 @@
 """Looks at a long queue that read no more of it than a claim needs.
 
-A whole look reads each claim with its value, so a thousand waiters that join one after the other, or ask again, would read half a
-million claims. Three facts make less do:
+A whole look reads each claim with its value, so a thousand waiters that join one by one, or ask again, would
+read half a million claims. Three facts make less do:
 
-- A claim has to wait as long as claims ahead of it leave it no room, whatever else stands there. So a claim that joins reads the first
-  claim, and the last few.
-- A claim that waits and has not been changed since it was created does not depend on the claims behind it: one of them that holds was
-  granted together with this one, and still fits unless a resize has changed both.
-- Claims ahead only go away. A guard may take the place of one later, under a younger key; but whether a claim can leave a guard is in its
-  value from the beginning. So one waiter of a client has to read that, for all of them.
+- A claim waits as long as the claims ahead leave it no room, whatever else is in the queue. So a claim that
+  joins reads the first claim, and the last few.
+- A waiting claim, unchanged since it was created, does not depend on the claims behind it: one of them that
+  holds was granted together with this one, and still fits unless a resize has changed both.
+- Claims ahead only go away. A guard may take the place of one later, under a younger key; but a claim's value
+  says from the start whether it can leave a guard. So one waiter of a client has to read that, for all.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Known(NamedTuple):
     """The part of a long queue that was read.
 
     Attributes:
-        stretches: Stretches from one place to another, in order: every claim there was read by a look, or had gone before. The first
-            begins with 0 if every claim up to its end was.
+        stretches: Stretches from one place to another, in order, whose claims were read by a look or had gone
+            before. The first starts with 0 if that is true of all up to its end.
         guarded: Whether one of these claims can leave a guard.
     """
 
@@ -126,7 +126,7 @@ def ends_of(queue: Get) -> tuple[Get, Get]:
 
 
 def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
-    """The claims ahead of one that has joined a long queue; None if a look at all of it has to tell.
+    """The claims ahead of one that has joined a long queue; None if all of it has to be read.
 
     Args:
         head: The first claim of the queue.
@@ -143,7 +143,7 @@ def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
 def ahead(
     kvs: Sequence[Kv], own: bytes, place: int, seen: tuple[str, ...], *, exclusive: bool
 ) -> Ahead | None:
-    """The claims ahead of one that waited already, and is as it was created; None if another look has to tell.
+    """The claims ahead of one that waited already, unchanged since its creation; None if it must look again.
 
     Args:
         kvs: The keys up to the claim's own, without values.

@@ -1,19 +1,19 @@
 """Moves of claims to other leases: to longer ones (extend), and to new ones after the raft term has changed.
 
 A lease of etcd cannot be made longer, and a keepalive in another term than the lease's own proves nothing
-(:mod:`lockkit_etcd.terms`). So the claim moves: read which lease it is on, have a new lease granted, and then "if the claim is as I
-read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so
-even if a request arrives twice, it moves the claim at most once. While a move is under way, or had no answer, no keepalive counts
-for the claim. The next move begins with a read, and continues from the lease that the claim is then on.
+(:mod:`lockkit_etcd.terms`). So the claim moves: read its lease, have a new one granted, and then "if the
+claim is as I read it, put it on the new lease". Key, place and fence stay. The transaction compares a
+revision, which never repeats, so a request that arrives twice moves the claim at most once. While a move is
+under way, or had no answer, no keepalive counts. The next move reads the claim's lease again.
 
-A client that has only the handle of a claim may extend the claim too, and its request may arrive when the new lease is nearly over.
-So it announces the move before a lease is granted for it: it marks the claim as leaving, and writes a note to the client that made
-the claim, on the lease that the claim is on. The client that made the claim counts a keepalive only if a read after it shows no such
-note, and moves a claim that is leaving to a new lease of its own. So each keepalive that it counts was sent before the other
-client's lease was granted (docs/decisions/etcd-announced-moves.md).
+A client that has only the handle of a claim may extend it too, and its request may arrive when the new lease
+is nearly over. So it announces the move before a lease is granted for it: it marks the claim as leaving, and
+writes a note to the claim's own client, on the claim's present lease. The own client counts a keepalive only
+if a later read shows no such note, and moves a leaving claim to a new lease of its own. So each keepalive
+counted was sent before the other client's grant (docs/decisions/etcd-announced-moves.md).
 
-Many claims share a read and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for which
-there is no time are left to the next heartbeat, a quarter of a second later.
+Many claims share a read and a transaction; each needs a grant of its own. Claims nearest to their end move
+first. Claims for which there is no time are left to the next heartbeat, a quarter of a second later.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _WORKERS = 24
 _ROUNDS = 3
 """How often a transaction is tried when others change the revisions that it compares."""
 _SHARE = 0.8
-"""The share of the time after which no further batch begins."""
+"""The share of the time after which no further batch starts."""
 _PAUSE = 0.01
 """Seconds until a claim that another call moves is looked at again."""
 _NONE = 0
-"""The number that a note has as its lease when a client announces a move. (Earlier versions wrote the lease to which
-they had moved the claim.)"""
+"""A note's lease number when a client announces a move. (Earlier versions wrote the lease to which they had
+moved the claim.)"""
 
 
 class Move(NamedTuple):
@@ -120,7 +120,7 @@ def _move_strangers(
         assert row is not None
         if not row.leaving:
             announced = _rewritten(row, leaving=row.lease)
-            # On the lease whose keepalives the claim's client counts, so the note lasts at least as long as they count.
+            # On the lease whose keepalives the claim's client counts: the note lasts as long as they count.
             note = Put(store.note_on(row), packed({"lease": _NONE}), row.lease)
             then = (Put(row.key, packed(announced), same_lease=True), note)
             written = yield from store.txn(Txn((row.unchanged,), then), end)
@@ -128,8 +128,8 @@ def _move_strangers(
                 continue
             row = row._replace(value=announced, modified=written.header.revision)
         yield from store.leases.learn(header.term, end)
-        # Only after the announcement: each keepalive that the claim's client counts was sent before this lease was
-        # granted, so the client's validity ends before the lease does, however late the move arrives.
+        # Only after the announcement: each keepalive that the claim's client counts was sent before this,
+        # so the client's validity ends before the lease does, however late the move arrives.
         lease = yield from store.leases.grant(_length(row, ttl), end)
         moved = Put(row.key, packed(_rewritten(row, ttl, leaving=lease.id)), lease.id)
         try:
@@ -142,7 +142,7 @@ def _move_strangers(
 
 
 def otherwise(row: Row | None, fence: int | None) -> Renewal | None:
-    """The outcome for a claim that does not hold with this fence, or with None does not wait; None if it does."""
+    """The outcome if a claim does not hold with this fence (None: does not wait); None if it does."""
     if row is None:
         return Renewal("LOST", why="absent")
     if row.evicted:
@@ -155,7 +155,7 @@ def otherwise(row: Row | None, fence: int | None) -> Renewal | None:
 
 
 def move(store: EtcdStore, moves: Sequence[Move], end: float) -> Exchange[list[Renewal | None]]:
-    """Move as many claims as there is time for; return the outcome for each, None for those that were not reached."""
+    """Move as many claims as there is time for; return the outcome for each, None for those not reached."""
     answers: list[Renewal | None] = [None] * len(moves)
     order = sorted(range(len(moves)), key=lambda at: moves[at].ends)
     size = max(_FEWEST, min(_AT_ONCE, -(-len(moves) // _WORKERS)))
@@ -294,8 +294,8 @@ class _Batch:
             length = _length(row, one.ttl)
             if one.ttl is None and lease is not None:
                 length = max(length, lease.length)
-        # The client that moved the claim counts validity from the grant of its lease. A spare lease may be older, and end
-        # sooner, so only a new one will do.
+        # The client that moved the claim counts validity from its lease's grant. A spare lease may be older
+        # and end sooner, so only a new one will do.
         found = self.store.spare(entry, length, self._granted) if self._own(entry, row) else None
         if found is None:
             found = yield from self.store.leases.grant(length, self._end)
@@ -361,8 +361,8 @@ def _lasting(row: Row, ttl: float | None) -> float:
 
 
 def _rewritten(row: Row, ttl: float | None = None, leaving: int | None = None) -> dict[str, Any]:
-    """The value of a claim after a move or its announcement. ``leaving`` is the id of the lease that the claim is on then."""
-    # A holder of an earlier version stays on the lease of another client if the claim names the term of that lease.
+    """The value of a claim after a move or its announcement; ``leaving`` is the id of its lease then."""
+    # A holder of an earlier version stays on another client's lease if the claim names that lease's term.
     said = {name: value for name, value in row.value.items() if name not in ("leaving", "term")}
     said["ttl"] = _lasting(row, ttl)
     return said if leaving is None else {**said, "leaving": leaving}

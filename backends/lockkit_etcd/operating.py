@@ -50,10 +50,7 @@ def inspect(store: EtcdStore, name: str, budget: float) -> Exchange[LockInfo]:
 
 
 def _remaining(store: EtcdStore, leases: Sequence[int], end: float) -> Exchange[Mapping[int, Remaining]]:
-    """How long leases last, by lease. They are asked for at the same time: one by one would take a round trip for each claim.
-
-    Half of the time until ``end`` is spent on it. A lease without an answer by then is missing.
-    """
+    """How long leases last, by lease: asked at once, in half the time left; unanswered ones are missing."""
     end = time.monotonic() + left(end) / 2
     told: dict[int, Remaining] = {}
     troubles: list[Refused | Unknown] = []
@@ -71,7 +68,7 @@ def _remaining(store: EtcdStore, leases: Sequence[int], end: float) -> Exchange[
 
 
 def names(store: EtcdStore, prefix: str, budget: float) -> Exchange[Sequence[str]]:
-    """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of one namespace alone."""
+    """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of one namespace."""
     end = time.monotonic() + budget
     start = keys.queues(store.namespace)
     stop = after(start)
@@ -90,7 +87,7 @@ def names(store: EtcdStore, prefix: str, budget: float) -> Exchange[Sequence[str
 
 
 def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
-    """See :class:`lockkit.store.spi.Extras`. Two keys of each namespace are read at most, so that it does not matter how many claims there are."""
+    """See :class:`lockkit.store.spi.Extras`. Reads at most two keys per namespace, however many it has."""
     end = time.monotonic() + budget
     start, stop = keys.ROOT, after(keys.ROOT)
     found: list[str] = []
@@ -113,7 +110,7 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> tuple[Op, ...]:
     """Write a note to the client of a claim, on the lease whose keepalives the client counts.
 
-    A claim that is leaving needs no note: its client reads the claim itself. Nor does a damaged one: see :func:`_as_it_was`.
+    A leaving claim needs no note, because its client reads it. For damaged ones see :func:`_as_it_was`.
     """
     return () if row.leaving or not row.value else (Put(store.note_on(row), packed(said), row.lease),)
 
@@ -128,9 +125,9 @@ def _change(
     shown: bool = False,
     removed: bool = False,
 ) -> Exchange[tuple[Row, int, bool] | None]:
-    """Change a claim by compare: ``change`` makes the operations on it, or none to leave it as it is. With ``shown`` a damaged one, too.
+    """Change a claim by compare: ``change`` makes the operations, or none. ``shown`` includes damaged ones.
 
-    With ``removed``, ``change`` gets a damaged claim as it was before, so that its client can be told.
+    With ``removed``, ``change`` gets a damaged claim as it was before, so that its client can be notified.
 
     The result is the claim as it was, its place, and whether it was changed; None if there is no such claim.
     """
@@ -157,9 +154,9 @@ def _change(
 
 
 def _as_it_was(store: EtcdStore, row: Row, end: float) -> Exchange[Row]:
-    """A damaged claim as it was before; as it is if it never was a claim, or if its client no longer counts keepalives.
+    """A damaged claim as it was before; as it is if it never was one, or its client counts no keepalives.
 
-    If the claim goes without a note, its client keeps its lease alive, and so the hold stays valid beside the next holder's.
+    If the claim went without a note, its client would keep its hold valid beside the next holder's.
 
     Raises:
         Refused: The claim as it was has been compacted.
@@ -179,10 +176,10 @@ def _as_it_was(store: EtcdStore, row: Row, end: float) -> Exchange[Row]:
 def evict(
     store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool, waiting: bool = False
 ) -> Exchange[Evicted]:
-    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent.
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, only a waiting claim is evicted.
 
-    A claim that holds is marked, and its client gets a note, which its next heartbeat reads: the client stops renewing the claim,
-    and removes it once its validity has run out. If the client is dead, the claim's lease ends in the same time.
+    A claim that holds is marked, and its client's next heartbeat reads a note: the client stops renewing the
+    claim, and removes it once its validity is over. If the client is dead, the claim's lease ends by then.
     """
     end = time.monotonic() + budget
 
@@ -193,7 +190,7 @@ def evict(
         tell = _note(store, row, {"why": why, **note})
         if at_once or row.state == "WAITING":
             gone = (Delete(row.key), Delete(keys.guard_of(row.key)))
-            # The note outlives the claim: it is on the client's lease, and the client's next heartbeat reads it.
+            # The note outlives the claim: it is on the client's lease, for the client's next heartbeat.
             return gone if row.state == "LINGERING" else (*gone, *tell)
         if row.state == "HELD" and not waiting:
             return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), *tell
@@ -227,8 +224,8 @@ def _deadline(store: EtcdStore, row: Row, end: float) -> Exchange[float]:
 def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> Exchange[int]:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
-    In one step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is granted that
-    would not be granted after.
+    One step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is
+    granted that would not be granted after.
 
     Raises:
         ConfigError: Not a whole number of at least 1.
@@ -269,7 +266,7 @@ def annotate(
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch or the resulting note exceeds :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(patch, NOTE_LIMIT)
 

@@ -1,7 +1,7 @@
 """Release: delete the claim's key, and revoke its leases if a request of the claim may still be under way.
 
-A key serves many claims, so the deletion names the revision that created this claim. Only the client that was granted a lease
-revokes it, and only while the lease belongs to that claim. A client that only has a copy of the token deletes the key alone.
+A key serves many claims, so the deletion names the revision that created this one. Only the client that was
+granted a lease revokes it, while it serves that claim. A client with only the token deletes the key alone.
 """
 
 from __future__ import annotations
@@ -38,10 +38,7 @@ def release(
     how: End,
     over: Cluster[Any] | None = None,
 ) -> Exchange[ReleaseAnswer]:
-    """Release a claim, over another transport than the store's if one is given.
-
-    If an acquire of the claim had no answer, the leases that it named are revoked, so that no late copy grants anything.
-    """
+    """Release a claim, over ``over`` if given; revoke the leases of an acquire that was not answered."""
     over = over or store.transport
     end = time.monotonic() + budget
     entry = store.entries.get(claim.token)
@@ -66,7 +63,7 @@ def release(
 
 
 def guard_if_over(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Delete, ...]:
-    """The removal of the guard of a claim that nobody used, or whose min_hold is over: the guard's lease lasts for whole seconds."""
+    """The removal of a guard that nobody needs, or whose min_hold is over: its lease lasts whole seconds."""
     if entry is None or entry.guard is None:
         return ()
     since = entry.granted_at
@@ -80,8 +77,8 @@ def settle_leases(
 ) -> Exchange[None]:
     """Revoke the leases on which a request may still put a key; the others may serve another claim.
 
-    A lease is doubtful from before such a request is sent until every one of them had a definite answer. The lease of a guard goes
-    with those of a claim that nobody used: a request that arrives after the look would leave a guard, and nobody would remove it.
+    A lease is doubtful from before such a request is sent until every one had a definite answer. The lease of
+    an unused claim's guard goes too: a request that arrives after the look would leave a guard for good.
 
     Raises:
         Refused, Unknown: The release is not definite yet. A second call continues from here.
@@ -100,7 +97,7 @@ def settle_leases(
 def _by_look(
     store: EtcdStore, over: Cluster[Any], claim: Claim, end: float, *, how: End
 ) -> Exchange[ReleaseAnswer]:
-    """Look at what is stored, then remove it or make it linger: for claims with a lock_delay, and for those of other clients."""
+    """Look at the claim, then remove it or make it linger: with a lock_delay, or for another client's."""
     entry, mark = store.entries.get(claim.token), mark_of(claim.token)
     where = store.known(claim.terms).queue
     if entry is not None:

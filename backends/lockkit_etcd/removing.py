@@ -1,7 +1,7 @@
 """Remove many claims of this client in one transaction: a conditional deletion for each, as in a release.
 
-A lease on which a request of its claim may still be under way is revoked afterwards, as in a release: one request for each. Only
-the revocation removes a claim whose acquire was not answered.
+A lease on which a request of its claim may still be under way is revoked afterwards, as in a release, with
+one request each. Only the revocation removes a claim whose acquire was not answered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lockkit_etcd.transport import Compare, Delete, Txn
 __all__ = ["remove_many"]
 
 _DELETIONS = 100
-"""Deletions in one transaction. etcd counts along one path: 100 nested transactions and at most three operations in one of them are 103 of 128."""
+"""Deletions in one transaction. etcd counts along one path: 100 nested and 3 operations are 103 of 128."""
 _AT_ONCE = 8
 """Claims that are removed at the same time, of those that need requests of their own."""
 
@@ -69,7 +69,7 @@ def remove_many(
 
 
 def _removable(store: EtcdStore, removal: Removal) -> Entry | None:
-    """The entry of a claim that needs no look at what is stored; None if it has to be looked at, as in a release."""
+    """The entry of a claim that needs no look at what is stored; None if it does, as in a release."""
     entry = store.entries.get(removal.claim.token)
     if entry is None:
         return None
@@ -89,7 +89,7 @@ def _deletion(store: EtcdStore, entry: Entry, how: End) -> Txn | Delete:
 
 
 def _end(store: EtcdStore, removal: Removal, entry: Entry | None, end: float) -> Exchange[None]:
-    """Do what is left to do for a claim: all of it without an entry, otherwise what the deletion has not done."""
+    """Do the rest for a claim: all of it without an entry, otherwise what the deletion has not done."""
     if entry is None:
         left = end - time.monotonic()
         yield from release(store, removal.claim, left, how=removal.how)

@@ -1,12 +1,12 @@
-"""Heartbeats: keepalives in large batches, then one read of the notes to this client and of the queues in which it waits.
+"""Heartbeats: keepalives in large batches, then one read of notes to this client and of its queues.
 
-The read has three purposes. Its answer shows the raft term in which the keepalives before it were answered: they prove nothing
-for a lease of another term, so the claim moves to another lease (:mod:`lockkit_etcd.moving`). The notes say which claims are
-lost (evicted), and what others ask of a holder. And a waiter learns what its watch may have missed: that its turn has come, or
-that its claim is gone. Of a queue only the keys of waiting claims and of their blockers are read, without values: while all of
-them stand as they were seen, nothing has changed for the waiters. Otherwise the whole queue is read, unless all of its keys were
-listed and tell enough, as in a mutex: read by each heartbeat during a thousand hand-offs, the values would keep a busy machine
-from sending the next keepalive in time.
+The read has three purposes. Its answer shows the raft term in which the keepalives before it were answered:
+they prove nothing for a lease of another term, whose claim therefore moves (:mod:`lockkit_etcd.moving`). The
+notes say which claims are lost (evicted), and what others ask of a holder. And a waiter learns what its watch
+may have missed: that its turn has come, or that its claim is gone. Of a queue only the keys of waiting claims
+and of their blockers are read, without values: while these are unchanged, no turn has come. Otherwise the
+whole queue is read, unless its keys were listed and show enough, as in a mutex: values, read by each
+heartbeat during a thousand hand-offs, would keep a busy machine from sending the next keepalive in time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROUNDS = 2
 _READS = 120
 """Reads in one transaction; etcd allows 128 by default."""
 _SINGLE = 16
-"""Keys of one queue that are read one by one; instead of more, all keys of the queue are listed, without values."""
+"""Keys of one queue that are read one by one; for more, all its keys are listed, without values."""
 _THIRD = 3.0
 _SHARE = 0.6
 _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
@@ -129,7 +129,7 @@ def _read_waits(
     header: Header,
     answers: Sequence[Renewal | None],
 ) -> dict[int, Move]:
-    """Take in the keepalives of waiting claims; return the claims that have to move, so that they keep their places."""
+    """Take in the keepalives of waiting claims; return the claims that have to move to keep their places."""
     moves: dict[int, Move] = {}
     for at, entry in waiting:
         wait, answer = entry.wait, answers[at]
@@ -179,10 +179,10 @@ def _ending(lease: EtcdLease) -> float:
 def _look(
     store: EtcdStore, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]], end: float
 ) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, _Listing | _Read | Refused]]]:
-    """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read.
+    """The notes to this client, and those of its waiters' queues that changed; the header of the first read.
 
-    A backup that lacks any of the claims that hold lacks the newest of them. So that one is read, too: if it is gone and no note tells
-    of its end, the servers have begun anew from a backup. (Or somebody has deleted its key by hand.)
+    A backup that lacks any of the claims that hold lacks the newest of them. So that one is read, too: if it
+    is gone without a note, the servers restarted from a backup. (Or somebody has deleted its key by hand.)
     """
     newest, since = max(holding, key=lambda entry: entry.fence, default=None), store.raft.since
     own = [] if newest is None else [Get(newest.key, keys_only=True)]
@@ -223,7 +223,7 @@ def _look(
 def _read(
     store: EtcdStore, wanted: Sequence[Get], end: float, *, proof: bool = False
 ) -> Exchange[tuple[Header, dict[Get, Sequence[Kv]]]]:
-    """Read, in as few transactions as possible. The header is that of the first, which with ``proof`` is logged."""
+    """Read in as few transactions as possible. The header is that of the first, logged with ``proof``."""
     first: Header | None = None
     found: dict[Get, Sequence[Kv]] = {}
     for at in range(0, len(wanted), _READS):
@@ -237,7 +237,7 @@ def _read(
 
 
 def _glance(entries: Sequence[Entry]) -> list[Get]:
-    """Reads that show whether anything has changed in a queue for some waiters; none if one of them has not looked yet."""
+    """Reads that show whether a queue has changed for some waiters; none if one has not looked yet."""
     wanted: dict[bytes, None] = {}
     for entry in entries:
         if entry.seen is None:
@@ -278,10 +278,10 @@ class _Listing:
         )
 
     def tells(self, store: EtcdStore, entry: Entry) -> bool:
-        """Whether all keys of the queue, without values, tell what has become of a claim.
+        """Whether all keys of the queue, without values, show what has become of a claim.
 
-        They do if it is gone or as it was seen; and if it needs the whole capacity, so that it waits for any claim ahead, as long as it
-        is as it was created (:mod:`lockkit_etcd.looking` says why claims behind it do not matter) and no guard can take a place ahead.
+        They do if it is gone or as it was seen. If it needs the whole capacity, so that any claim ahead
+        blocks it, they do while it is as created and no guard can get ahead: see :mod:`lockkit_etcd.looking`.
         """
         own = self._own(entry)
         if own is None or self.shows(entry):
@@ -304,7 +304,7 @@ class _Listing:
 
 
 class _Read:
-    """A queue as a heartbeat has read it, for all waiters in it: each takes the same time, however many there are.
+    """A queue as a heartbeat has read it, for all waiters in it: each takes the same time, however many.
 
     Attributes:
         standing: As that of :class:`_Listing`.
@@ -358,8 +358,8 @@ def _kept_alive(
 ) -> dict[int, Entry]:
     """Answer for the claims whose keepalives count and of which there is no more to say; return the others.
 
-    Among ten thousand claims each call and each object costs time. So whether a keepalive counts is decided once for all leases with
-    the same answer, and their claims share an answer too.
+    Among ten thousand claims each call and each object costs time. So whether a keepalive counts is decided
+    once for all leases with the same answer, and their claims share an answer too.
     """
     rest: dict[int, Entry] = {}
     last, last_term, sent, renewal = None, 0, 0.0, None
@@ -390,7 +390,7 @@ def _held(
     notes: Mapping[str, Mapping[str, Any]],
     now: float,
 ) -> Renewal | Move | None:
-    """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known."""
+    """The outcome for a holding claim, or its move if a keepalive proves too little; None if unknown."""
     hold, note = entry.hold, notes.get(entry.id)
     assert hold is not None
     leaving, requests = False, None

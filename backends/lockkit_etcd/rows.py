@@ -51,7 +51,7 @@ LAYOUT = 1
 _STATES = ("WAITING", "HELD", "LINGERING")
 _TIMES = ("ttl", "max_hold", "lock_delay")
 _ID, _MARK = 12, 32
-"""Hex digits of a claim id, and of a mark, which tells claims apart for certain."""
+"""Hex digits of a claim id, and of a mark, which distinguishes claims for certain."""
 
 
 class Row(NamedTuple):
@@ -100,17 +100,17 @@ class Row(NamedTuple):
 
     @property
     def leaving(self) -> bool:
-        """Whether another client moves or has moved the claim. No keepalive counts for it until its own client moves it.
+        """Whether another client moves or moved the claim: no keepalive counts until its own client moves it.
 
-        Such a client writes the id of the lease that the claim is on into the claim. Clients of earlier versions, which
-        move claims too, leave that number as it is. Then the claim is on another lease than the number says: on one to
+        Such a client writes the id of the claim's lease into the claim. Clients of earlier versions, which
+        move claims too, leave that number. Then the claim is on another lease than the number says: on one to
         which its own client has moved it, or on one that its note names.
         """
         return self.value.get("leaving") == self.lease
 
     @property
     def where(self) -> str:
-        """The claim for logs: the last part of its key, which other claims may have had before, and the revision that created it."""
+        """The claim for logs: the last part of its key, which may be reused, and the creating revision."""
         return where_of(self.key, self.fence)
 
     @property
@@ -127,10 +127,10 @@ class Row(NamedTuple):
         remaining: Remaining | None = None,
         wall: float = 0.0,
     ) -> ClaimInfo:
-        """The claim as ``inspect`` shows it, with times in seconds since the epoch. ``place`` is 0 for the head, ``state`` what it is if not as stored.
+        """The claim for ``inspect``, in epoch seconds. ``place`` 0: the head; ``state`` replaces the stored.
 
-        ``remaining`` is how long its lease had at ``wall`` (seconds since the epoch), where that was asked. It is told in whole
-        seconds, rounded down; the deadline shown is the latest that it may mean.
+        ``remaining`` is how long its lease had at ``wall`` (seconds since the epoch), where known, in whole
+        seconds, rounded down; the deadline shown is the latest possible one.
         """
         value = self.value
         deadline, renewed = None, 0.0
@@ -164,7 +164,7 @@ class WaitingRow(NamedTuple):
 
     Attributes:
         modified: The revision that last changed the key.
-        stored: The value, packed; empty if nobody has changed it since the client made it, because then the client can make it again.
+        stored: The value, packed; empty if unchanged, because then the client can make it again.
     """
 
     key: bytes
@@ -208,7 +208,7 @@ def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
 
     Args:
         kvs: The keys.
-        shown: Whether the result is only shown to people: a malformed key is then shown as an empty claim that holds.
+        shown: Whether the result is only shown to people; a malformed key is then an empty claim that holds.
 
     Raises:
         Refused: Something in it is not to be understood, or not to be touched by this version.
@@ -316,7 +316,7 @@ def id_of(mark: str) -> str:
 
 
 def place_of(queue: Sequence[Row], mark: str) -> int:
-    """The place of a claim in a queue; -1 if it does not stand there. A guard is not its claim."""
+    """The place of a claim in a queue; -1 if it has none. A guard is not its claim."""
     for place, row in enumerate(queue):
         if row.mark == mark:
             return -1 if row.guard else place
@@ -324,7 +324,7 @@ def place_of(queue: Sequence[Row], mark: str) -> int:
 
 
 def row_of(queue: Sequence[Row], mark: str) -> Row | None:
-    """A claim in a queue; None if it does not stand there. A guard is not its claim."""
+    """A claim in a queue; None if it is absent. A guard is not its claim."""
     place = place_of(queue, mark)
     return queue[place] if place >= 0 else None
 
@@ -377,7 +377,9 @@ class PackedTerms(NamedTuple):
         note = f'"note":{note_text(claim.note, NOTE_LIMIT)},' if claim.note else ""
         if not claim.wait and state == "WAITING":
             note = f'"try":true,{note}'
-        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
+        return (
+            f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},{note}{self.tail}'
+        ).encode()
 
 
 @functools.lru_cache(maxsize=64)

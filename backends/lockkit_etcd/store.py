@@ -48,12 +48,12 @@ class Entry:
 
     Attributes:
         key: The key under which the claim is, or will be, stored.
-        stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
+        stage: NEW (not stored as far as is known), WAITING, HELD, or ENDING: nothing keeps it alive any more.
         fence: The claim's place, once it has one.
-        modified: The revision that last changed the stored claim, as last seen while it waited; 0 if it does not wait.
+        modified: The revision that last changed the stored claim, as last seen while it waited; else 0.
         stored: As that of :class:`~lockkit_etcd.rows.WaitingRow`.
-        alone: No holder stands behind the claim, so it may hold as soon as it is the first.
-        unguarded: No claim ahead of it can leave a guard, as is known; so all that is ahead of it is older than it.
+        alone: No holder is behind the claim, so it may hold as soon as it is the first.
+        unguarded: No claim ahead of it can leave a guard, as is known; so all claims ahead are older.
         fits: The claim was seen to fit, so its offer is not kept alive.
         wait: The lease that it is on while it waits.
         hold: The lease that it is on, or will be, when it holds.
@@ -61,11 +61,11 @@ class Entry:
         looked: The revision at which the queue was last looked at for it.
         place: The number of claims ahead of it, at a look.
         placed: The revision of its last move to another lease; 0 if there was none.
-        mover: The batch that is moving it to another lease. Until the move is definite no keepalive of the present lease counts.
+        mover: The batch that is moving it to another lease. Until that is definite no keepalive counts.
         unsure: A move had no answer: only a read shows which lease it is on.
-        granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has begun by then.
-        seen: What a heartbeat compares with what is stored, to see that nothing has changed for a waiter: the revision that
-            last changed its claim, and its blockers, each as :attr:`Row.where`. None before a look.
+        granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has started by then.
+        seen: What a heartbeat compares to see that nothing has changed for a waiter: the revision that last
+            changed its claim, and its blockers, each as :attr:`Row.where`. None before a look.
         spoilt: Earlier leases of it, which must be revoked with it.
     """
 
@@ -114,7 +114,7 @@ class Entry:
         return not self.moving and not self.unsure
 
     def saw(self, found: Sequence[Row], place: int) -> tuple[str, ...]:
-        """Remember the queue as it is for this claim, which does not fit; its blockers, each as :attr:`Row.where`."""
+        """Remember the queue of this claim, which does not fit; return its blockers, as :attr:`Row.where`."""
         chosen = [found[at] for at in in_the_way(found, [each.holding for each in found], place)[0]]
         self.place = place
         blockers = tuple([each.where for each in chosen])
@@ -148,9 +148,9 @@ class EtcdStore:
         raft: The raft term, as far as it is known.
         recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
-        crowds: The queues in which a claim of this client waited a moment ago: there the next one queues up at once.
+        crowds: The queues in which a claim of this client waited a moment ago: the next one waits at once.
         ends: The long queues in which claims of this client wait.
-        heads: The first claim of each queue as last shown to a waiter, so that all who see the same share one fact.
+        heads: The first claim of each queue as last shown to a waiter: one fact for all who see the same.
     """
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
@@ -201,14 +201,14 @@ class EtcdStore:
             self._own.pop(queue, None)
 
     def crowded(self, packed_terms: PackedTerms) -> bool:
-        """Whether so many claims of this client are in a queue, or about to be, that another one will have to wait for long."""
+        """Whether a queue has, or soon will, so many claims of this client that another waits for long."""
         count, weight = self._own.get(packed_terms.queue.key, (0, 0))
         return count > LAST and weight > packed_terms.terms.capacity
 
     def over(self, entry: Entry, *leases: EtcdLease | None) -> None:
-        """Forget a claim of which nothing is stored, and for which no request is under way: key and leases may serve another."""
-        # Forget first, then give back. Cut short in between, the leases end by themselves. The other way round a second call
-        # would give them back once more, when they already serve another claim.
+        """Forget a claim with nothing stored and no request under way; key and leases may serve another."""
+        # Forget first, then give back: if cut short, the leases end by themselves. The other way round a
+        # second call would give them back once more, when they already serve another claim.
         with self._ends:  # two threads may end one claim, or one extend it still
             if self.entries.pop(entry.claim.token, None) is None:
                 return
@@ -222,7 +222,7 @@ class EtcdStore:
                 self.recycled_keys.give_back(entry.packed_terms.queue.key, entry.key)
 
     def at_stake(self, entry: Entry) -> list[EtcdLease]:
-        """The leases that the keys of a claim may be on, or may still be put on; that of its guard is the last one."""
+        """The leases that a claim's keys may be on, or may still be put on; the guard's is the last."""
         guard = () if entry.guard is None else (entry.guard,)
         with self._ends:
             return [*entry.spoilt, *entry.leases, *guard]
@@ -232,7 +232,7 @@ class EtcdStore:
         return entry.doubtful or bool(entry.spoilt)
 
     def spoil(self, entry: Entry, lease: EtcdLease) -> bool:
-        """Mark a lease of a claim, so that it is never used again; False if the lease is no longer that claim's and may serve another."""
+        """Mark a lease of a claim, so that it is never used again; False if it is no longer that claim's."""
         with self._ends:
             if self.entries.get(entry.claim.token) is not entry or lease not in self.at_stake(entry):
                 return False
@@ -242,7 +242,7 @@ class EtcdStore:
     # -- claims that move to another lease
 
     def begin_move(self, entry: Entry, mover: Mover) -> bool:
-        """Keep others from moving a claim, and keepalives from counting for it, until :meth:`end_move`; False if another is moving it."""
+        """Reserve a claim's move until :meth:`end_move`: no keepalive counts; False if another moves it."""
         with self._ends:
             if not entry.moving:
                 entry.mover = mover
@@ -257,9 +257,9 @@ class EtcdStore:
     def spare(self, entry: Entry, length: int, granted: Container[EtcdLease]) -> EtcdLease | None:
         """A lease that an earlier move of a claim left over, and that serves for the next.
 
-        A lease that is older than the last renewal does not serve: its end is earlier than the holder counts on. So the move that
-        left the lease over is the one under way, or had no answer: since then no keepalive has counted. A longer lease, such as one
-        on which the claim waited, does not serve either: a dead holder would block for as long.
+        A lease that is older than the last renewal does not serve: it ends earlier than the holder counts on.
+        So the move that left it over is under way, or had no answer, and no keepalive has counted since. A
+        longer lease, such as that of the wait, does not serve either: a dead holder would block for as long.
 
         Args:
             entry: The claim, which is being moved.
@@ -287,7 +287,7 @@ class EtcdStore:
         return next((each for each in self.at_stake(entry) if each.id == lease), None)
 
     def moved(self, entry: Entry, lease: EtcdLease, revision: int, *, waits: bool) -> None:
-        """Note that a claim is on another lease since a revision; its earlier leases stay remembered only if they are doubtful."""
+        """Note a claim's new lease since a revision; of its earlier ones only the doubtful are remembered."""
         with self._ends:
             if self.entries.get(entry.claim.token) is not entry or revision <= entry.placed:
                 return
@@ -346,7 +346,7 @@ class EtcdStore:
     # -- tokens that are over
 
     def bury(self, token: str) -> None:
-        """Remember that this client gave a claim up: a late call for it grants nothing. Late copies of requests end with their lease."""
+        """Remember that this client gave a claim up: a late call for it grants nothing."""
         self._gone.bury(token, self.clock.now())
 
     def buried(self, token: str) -> bool:
@@ -362,10 +362,7 @@ class EtcdStore:
     def txn(
         self, request: Txn, end: float, *leases: EtcdLease | None, over: Cluster[Any] | None = None
     ) -> Exchange[TxnAnswer]:
-        """Do a transaction, which may put keys on leases of this client's; over another transport than the store's, if one is given.
-
-        Cut short in whatever way, but for a refusal, it leaves the leases doubtful.
-        """
+        """Do a transaction, over ``over`` if given; without a definite answer its leases stay doubtful."""
         doubts = [lease for lease in leases if lease is not None and not lease.doubtful]
         for lease in doubts:
             lease.doubtful = True

@@ -1,23 +1,23 @@
 """Raft terms: the term in which a lease was granted decides whether a later keepalive proves anything.
 
-A leader that stood still for longer than a ttl and goes on revokes, before it learns that it is deposed, every lease whose
-end it has seen by its own clock, although its successor has kept the lease alive (on etcd 3.5.16 in 7 of 16 such failovers, each
-time 30 of 30 leases). A deposed leader does not know the leases granted in a later term, so:
+A leader that was paused for longer than a ttl revokes, before it learns that it is deposed, every lease whose
+end it has seen by its own clock, although its successor has kept the lease alive (on etcd 3.5.16 in 7 of 16
+such failovers, each time 30 of 30 leases). It does not know the leases of a later term, so:
 
-- A lease belongs to one term, and a keepalive counts only in that term. In any other term the basis of the lease stays.
+- A lease belongs to one term, and a keepalive counts only in that term. In any other its basis stays.
 - A claim on a lease of another term moves to a new lease (:mod:`lockkit_etcd.moving`).
 
-Both ends err towards "another term". *The term of a lease* is never later than the term of the entry that granted the
-lease: a member showed the term in an answer that took a consensus, and the same member gave a second such answer, asked for
-after the first was read, before the grant was sent. One answer is not enough, nor is the answer to the grant: a member may
-read under one leader and fill in the header under the next, and may answer after an election for a grant of the old leader.
-*The term of a keepalive* is never earlier than the term of the leader that answered the keepalive: a read sent after the
-keepalive was answered shows the term. If the two are equal, the leader of that term was the only one to know the lease, and
-still led when the read was answered. That read goes through the log (:meth:`lockkit_etcd.transport.Txn.logged`): a plain one may be
-answered by a leader that was paused and deposed, on the strength of an old confirmation.
+Both ends err towards "another term". *The term of a lease* is never later than the term of the entry that
+granted the lease: a member showed the term in an answer that took a consensus, and the same member gave a
+second such answer, asked for after the first was read, before the grant was sent. One answer is not enough,
+nor is the answer to the grant: a member may read under one leader and fill in the header under the next, and
+may answer after an election for a grant of the old leader. *The term of a keepalive* is never earlier than
+that of the leader that answered it: a read sent after that answer shows the term. If both are equal, that
+leader alone knew the lease, and still led when the read was answered. The read goes through the log
+(:meth:`lockkit_etcd.transport.Txn.logged`): a paused and deposed leader may answer a plain one.
 
-Servers that have begun anew (they lost their data, or got a backup back, which may have leases and lack claims) count their terms anew.
-So terms are counted on here: those of each beginning are later than all before.
+Servers that lost their data, or got a backup back (which may have leases and lack claims), count terms anew.
+So terms are counted on here: those of each start are later than all before.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class RaftTerms:
     """A client's knowledge of the raft term.
 
     Attributes:
-        since: The number added to each term that the servers show. It is 0 until the servers begin anew, as from a backup, with terms that may
-            be lower. Then it is chosen so that their terms count as later than all before.
+        since: The number added to each term that the servers show. It is 0 until they start anew, as from a
+            backup, with terms that may be lower; then it makes their terms count as later than all before.
         known: A term such that every grant sent from now on is granted in it or a later one; 0 for not known.
         shown: The latest term that each member has shown. Replaced, never changed.
         revision: The latest revision of the store that an answer has shown.
@@ -49,7 +49,7 @@ class RaftTerms:
         """Know nothing yet.
 
         Args:
-            begun_anew: Called when the servers have begun anew: whatever is known by revisions is of no use any more.
+            begun_anew: Called when the servers have started anew: nothing known by revisions is valid then.
         """
         self.since = 0
         self.known = 0
@@ -66,8 +66,8 @@ class RaftTerms:
     def heard(self, header: Header, since: int, before: Mapping[int, int], revision: int) -> int:
         """Learn from an answer that took a consensus; return the term that it shows.
 
-        Such an answer shows no earlier term or revision than those before it, whichever member gives it. If it does, the servers have
-        begun anew: they lost their data, or are others. Then what was known before is of no use.
+        Such an answer shows no earlier term or revision than those before it, whichever member gives it. If
+        it does, the servers have lost their data, or are others, and what was known before is of no use.
 
         Args:
             header: The header of the answer.
@@ -78,7 +78,7 @@ class RaftTerms:
         member = header.member
         if since + header.term < max(before.values(), default=0) or header.revision < revision:
             self.begin_anew(since)
-            since, before = self.since, {}  # the answer is of the servers that have begun anew
+            since, before = self.since, {}  # the answer is of servers that have started anew
         with self._mutex:
             term = self.since + header.term
             if since == self.since:  # otherwise it may be of the servers before
@@ -89,7 +89,7 @@ class RaftTerms:
         return term
 
     def begin_anew(self, since: int) -> None:
-        """Forget what is known of the servers: they have begun anew. Done once for each :attr:`since` under which that is noticed."""
+        """Forget the servers, which have started anew; once for each :attr:`since` under which it shows."""
         with self._mutex:
             if since == self.since:
                 self.since = self.known = max(self.shown.values(), default=since) + 1
@@ -97,7 +97,7 @@ class RaftTerms:
                 self._begun_anew()
 
     def shown_by(self, exchange: Exchange[A]) -> Exchange[A]:
-        """Perform an exchange whose answer takes a consensus, and learn from that. The answer has the term as it is counted here."""
+        """Perform an exchange whose answer takes a consensus, learn from it, and adjust its term."""
         asked = self.asked
         answer = yield from exchange
         answer.header.term = self.heard(answer.header, *asked)

@@ -1,7 +1,7 @@
 """The requests of the store to etcd and etcd's answers, whichever transport carries them.
 
-The answers are structs that the gateway's JSON is decoded into: a 64-bit number is a string there, bytes are base64, and a
-field that is zero, false or empty is left out.
+The answers are structs that the gateway's JSON is decoded into: a 64-bit number is a string there, bytes are
+base64, and a field that is zero, false or empty is left out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LeaseTaken(Exception):
 
 
 class Get(NamedTuple):
-    """One key, or with ``end`` all from ``key`` up to and without it, in the order of the keys. ``limit`` 0 is none.
+    """One key, or with ``end`` all from ``key`` up to and without it, in key order. ``limit`` 0 is none.
 
     Attributes:
         until: Only keys created by this revision or an earlier one; 0 for all.
@@ -78,7 +78,7 @@ class Put(NamedTuple):
     """Write a key, bound to a lease (0: to none).
 
     Attributes:
-        same_lease: Leave it bound to what it is bound to; the key must exist, or the whole request is Refused.
+        same_lease: Leave its lease as it is; the key must exist, or the whole request is Refused.
     """
 
     key: bytes
@@ -95,7 +95,7 @@ class Delete(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """True if ``what`` of the key is EQUAL to, LESS or GREATER than ``to``; with ``end``, if that is true of each key of the range.
+    """True if ``what`` of the key is EQUAL to, LESS or GREATER than ``to``; with ``end``, if all are.
 
     All three are 0 for a key that does not exist, and for a range without keys.
     """
@@ -113,10 +113,10 @@ KeyOp: TypeAlias = Get | Put | Delete
 
 
 class Txn(NamedTuple):
-    """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. May be an operation of another one.
+    """If all of ``when`` is true do ``then``, else ``otherwise``, in one step. May be part of another one.
 
-    With nothing but Gets it is a linearizable read. etcd refuses more than 128 operations, or comparisons, on a
-    path from the outermost transaction to the innermost.
+    With nothing but Gets it is a linearizable read. etcd refuses more than 128 operations, or comparisons, on
+    a path from the outermost transaction to the innermost.
     """
 
     when: tuple[Compare, ...]
@@ -125,10 +125,10 @@ class Txn(NamedTuple):
 
     @classmethod
     def logged(cls, gets: Sequence[Get], key: bytes) -> Txn:
-        """Reads that go through the log of raft, as a write does, so that no deposed leader can answer. Nothing is written.
+        """Reads that go through raft's log, as writes do, so that no deposed leader answers. Writes nothing.
 
-        A plain read is answered by a leader that has asked the other members whether it still leads. Before 3.4.42,
-        3.5.28 and 3.6.9 a leader that was paused may mistake their old answers for new ones (etcd's issue 20418).
+        A plain read is answered by a leader that has asked the members whether it still leads. Before 3.4.42,
+        3.5.28 and 3.6.9 a paused leader may take old answers for new ones (etcd's issue 20418).
 
         Args:
             gets: The reads, in the order of the answers.
@@ -158,7 +158,7 @@ Op: TypeAlias = KeyOp | Txn
 
 
 class Header(Struct, gc=False, rename={"member": "member_id", "term": "raft_term"}):
-    """The header of an answer: the member, the raft term of the newest entry it had applied, and the store's revision."""
+    """The header of an answer: the member, the raft term of its newest applied entry, and the revision."""
 
     member: int
     term: int
@@ -195,7 +195,7 @@ class Ranged(Found, kw_only=True):
 
 
 class Answer(Struct, rename={"found": "response_range"}):
-    """The answer to one operation of a transaction: what a Get found. The answers to the others tell nothing new."""
+    """The answer to one operation of a transaction: what a Get found. Other answers say nothing new."""
 
     found: Found | None = None
 
@@ -228,7 +228,7 @@ class Granted(Struct, rename={"ttl": "TTL"}):
 
 
 class Kept(NamedTuple):
-    """An answered keepalive. ``ttl`` 0: there is no such lease (any more). ``sent``: CLOCK_BOOTTIME seconds."""
+    """An answered keepalive. ``ttl`` 0: there is no such lease. ``sent``: CLOCK_BOOTTIME seconds."""
 
     ttl: int
     member: int
@@ -237,7 +237,7 @@ class Kept(NamedTuple):
 
 
 class Remaining(Struct, rename={"ttl": "TTL", "granted": "grantedTTL"}):
-    """How long a lease lasts without a keepalive, in whole seconds, rounded down; -1: there is no such lease."""
+    """How long a lease lasts without a keepalive, in whole seconds, rounded down; -1: no such lease."""
 
     ttl: int = 0
     granted: int = 0
@@ -272,21 +272,21 @@ class Status(
 
 
 class Change(Struct, rename={"kind": "type"}):
-    """One change: ``kind`` and the key. A deleted key has no value, lease or ``created``; ``modified`` says when."""
+    """One change: ``kind`` and the key. A deleted key has no value, lease or ``created``."""
 
     kv: Kv
     kind: Literal["PUT", "DELETE"] = "PUT"
 
 
 class Watched(NamedTuple):
-    """News on a stream: changes in order. None at all: the stream stands, from ``revision`` on."""
+    """News on a stream: changes in order. None at all: the stream is up, from ``revision`` on."""
 
     revision: int
     changes: Sequence[Change]
 
 
 class WatchEnded(NamedTuple):
-    """The last news of a stream: it was cut, cancelled or refused, or its start was compacted, up to a revision."""
+    """The last news: the stream was cut, cancelled or refused, or its start compacted, up to a revision."""
 
     why: str
     compacted: int = 0
@@ -299,7 +299,7 @@ class Stream(Protocol):
     """A watch that is running."""
 
     def close(self) -> None:
-        """End the watch. Never blocks or raises; after a moment there is no more news, not even WatchEnded."""
+        """End the watch. Never blocks or raises; after a moment there is no news, not even WatchEnded."""
 
 
 def after(prefix: bytes) -> bytes:

@@ -1,22 +1,22 @@
 """Wakes: a waiter watches its own key and the keys of its blockers.
 
-Many waiters of one client for one name share a watch on its queue. So the cost of a hand-off to the server does not grow with
-the number of waiting clients, nor its cost to a client with the number of its waiters.
+Many waiters of one client for one name share a watch on its queue. So the cost of a hand-off does not grow
+with the number of waiting clients for the server, nor with the number of its waiters for a client.
 
-A client that waits in a short queue again and again keeps a watch on that queue for a moment, so that its next wait costs neither a
-watch nor a second look. In a long queue it does not, because then each of many clients would be told of each hand-off.
+A client that waits in a short queue repeatedly keeps a watch on it for a moment, so that its next wait costs
+neither a watch nor a second look. In a long queue each hand-off would notify each of many clients.
 
-A key serves many claims, one after the other; the revision that created it tells them apart. A blocker is older than the look
-that showed it, so a removal after that look is the blocker's own.
+A key serves many claims, one after the other; the revision that created it tells them apart. A blocker is
+older than the look that showed it, so a removal after that look is the blocker's own.
 
-A watch begins with the next revision, and its first news says which one that is. (etcd serves a watch that begins with an earlier
-one from a loop that runs every 100 ms, and so it tells everything late from then on.) A waiter whose look is older asks again at once,
-unless so many claims are ahead of it that its turn cannot have come. For such a waiter each key is watched a second time, from its
-look on: what was missed is told late, but in time.
+A watch starts with the next revision, and its first news says which one that is. (etcd serves a watch with an
+earlier start from a loop that runs every 100 ms, and so reports everything late from then on.) A waiter whose
+look is older asks again at once, unless so many claims are ahead that its turn cannot have come. For such a
+waiter each key is watched a second time, from its look on: missed changes are reported late, but in time.
 
-A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
-something may have been missed: when its watch begins after its look, and after its watch was cut or cancelled. Heartbeats look at the
-queue themselves, so they notice a watch that is dead without a sign.
+A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own
+claim, and whenever something may have been missed: when its watch starts after its look, and after its watch
+was cut or cancelled. Heartbeats look at the queue themselves, so they notice a silently dead watch.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NEAR = 4
 _LASTING = 1.0
 """Seconds for which the watch on a short queue is kept without a waiter."""
 _BEHIND = 1.0
-"""Seconds after which a watch counts as dead if it has not reported a change that a look at the queue showed."""
+"""Seconds after which a watch counts as dead if it has not reported a change that a look showed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +65,7 @@ class _Watch:
         entry: The claim; None for one of another client.
         blockers: What is in its way, each as :attr:`lockkit_etcd.rows.Row.where`.
         looked: The revision at which it looked at the queue.
-        spare: Revisions that pass at least before its turn comes, on a watch that tells what happened in between.
+        spare: Revisions that pass at least before its turn, on a watch that also reports earlier changes.
     """
 
     shared: _SharedWatch
@@ -88,7 +88,7 @@ class _Watch:
 
 
 class _SharedWatch:
-    """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys.
+    """The waiters of a client that share a watch: on the queue of a name, or one waiter's on a few keys.
 
     Attributes:
         queue: The prefix of the queue's keys.
@@ -135,7 +135,7 @@ class _SharedWatch:
         return bool(self._wanted[1])
 
     def enter(self, watch: _Watch) -> None:
-        """Add a waiter. Before the watch stands nothing is known to be missed: its first news tells."""
+        """Add a waiter. Before the watch is up nothing is known to be missed: its first news shows that."""
         self.waiters.append(watch)
         looked, gone, since = watch.looked, self._gone, self._since
         if looked + 1 < since < _NEVER or any(gone.get(key, 0) > looked for key, _ in watch.needed):
@@ -193,7 +193,7 @@ class _SharedWatch:
         self._wake(woken)
 
     def _stands(self, revision: int) -> None:
-        """Wake the waiters whose look is older than the revision after which the watch, or one of its ranges, begins."""
+        """Wake waiters whose look is older than the revision after which the watch or a range starts."""
         self._pause = _FIRST_PAUSE
         before = 0 if self._since == _NEVER else self._since
         self._since = max(before, revision + 1)  # first: a waiter that enters now looks at it itself
@@ -211,7 +211,7 @@ class _SharedWatch:
             watch.wake()
 
     def _again(self) -> None:
-        """Wake every waiter of a watch that has ended, because something may have been missed, and open another in a moment."""
+        """Wake every waiter of a watch that ended, as it may have missed something; reopen it in a moment."""
         if self.lasting:
             with self._watches.mutex:
                 if not self.waiters:
@@ -233,7 +233,7 @@ class _SharedWatch:
         self._wake(list(self.waiters))
 
     def look(self, standing: set[tuple[bytes, int]] | None) -> None:
-        """Check that the watch has reported each needed claim that no longer stands in the queue; None: all of them stand."""
+        """Check that the watch has reported each needed claim that is not in ``standing`` (None: all are)."""
         untold = standing is not None and any(
             each not in standing and self._gone.get(each[0], 0) < each[1]
             for watch in list(self.waiters)
@@ -268,7 +268,7 @@ class Watches:
     def watch(
         self, queue: Get, entry: Entry | None, blockers: Sequence[str], wake: Callable[[], None]
     ) -> _Watch:
-        """Wake a claim that looked at its queue and saw these blockers (each :attr:`Row.where`); None: it is not this client's."""
+        """Wake a claim that saw these blockers (:attr:`Row.where`) in its queue; None: a foreign claim."""
         with self.mutex:
             near = entry is not None and entry.place <= _NEAR
             shared_watches = self._shared_watches.setdefault(queue.key, [])
@@ -298,12 +298,12 @@ class Watches:
         return watch
 
     def look(self, queue: bytes, standing: set[tuple[bytes, int]] | None) -> None:
-        """Compare the watches with what a heartbeat saw in a queue; None: all claims that its waiters need."""
+        """Compare the watches with what a heartbeat saw in a queue; None: all that its waiters need."""
         for shared_watch in list(self._shared_watches.get(queue, ())):
             shared_watch.look(standing)
 
     def kept(self, queue: bytes, shared_watch: _SharedWatch) -> bool:
-        """Keep a shared watch whose last waiter has left, for a moment; False if it is forgotten instead. Under the mutex."""
+        """Keep a shared watch for a moment after its last waiter; False if forgotten. Needs the mutex."""
         self._left.note(queue)
         if shared_watch.lasting and not self._closed.is_set():
             shared_watch.empty_since = time.monotonic()
