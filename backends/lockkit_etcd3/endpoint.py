@@ -1,7 +1,7 @@
 """One member over gRPC: its channel, its login, and the meaning of its failures.
 
-After a failure gRPC does not say whether the request was sent, unless no connection could be made. So a member that has not answered
-since its last failure is asked for its status before anything else is sent. If the member does not answer, the channel is replaced,
+After a failure gRPC does not say whether the request was sent, unless no connection could be made. So after a
+failure a member is asked for its status before anything else. If it does not answer, the channel is replaced,
 because its connection may have died without a sign. gRPC's own retries are off.
 """
 
@@ -39,8 +39,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # While a watch is silent gRPC pings the member, and cuts the connection after 13 s without an answer. A member accepts at most
-    # one ping in 5 s (--grpc-keepalive-min-time), and none while there is no call.
+    # gRPC pings the member during a silent watch and disconnects after 13 s without an answer.
+    # A member accepts at most one ping in 5 s (--grpc-keepalive-min-time), and none while there is no call.
     ("grpc.keepalive_time_ms", 8000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
@@ -56,7 +56,7 @@ _UNWELCOME = "Unwrap failed"
 """gRPC's error for a TLS alert after its part of the handshake; only gRPC's log has the alert itself."""
 _CLOSING = 5.0
 _SLACK = 0.25
-"""Seconds for which to wait beyond the end of a call's budget, because gRPC may end the call a little late."""
+"""Seconds to wait beyond the end of a call's budget, because gRPC may end the call a little late."""
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
 
@@ -109,7 +109,7 @@ class Endpoint(Member):
         )
 
     def exchange(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
-        """Send requests on one stream; return the answers, and the failure that ended the stream early, if any.
+        """Send requests on one stream; return the answers, and any failure that ended the stream early.
 
         Raises:
             Refused: Nothing was sent.

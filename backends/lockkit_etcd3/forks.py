@@ -1,14 +1,14 @@
 """gRPC and ``os.fork``: a process forks once no thread of gRPC is left in it.
 
-gRPC runs threads of its own. A forked child does not have them, so their unfinished work stays unfinished and their locks stay
-locked; the first call in the child hangs, even if it has a deadline. With ``GRPC_ENABLE_FORK_SUPPORT`` gRPC prepares for a fork, but
-not while a thread is inside a call (doc/fork_support.md in its sources), nor while gRPC ends its threads, which begins when the last
-channel is closed. An open stream can also leave a lock locked in the child, so that ``os.fork()`` in the child never returns (seen
-with 1.85).
+gRPC runs threads of its own. A forked child lacks them, so their work stays unfinished and their locks stay
+locked; the child's first call hangs, even with a deadline. With ``GRPC_ENABLE_FORK_SUPPORT`` gRPC prepares
+for a fork, but not while a thread is inside a call (doc/fork_support.md in its sources), nor while its
+threads end after the last channel is closed. An open stream can also leave a lock locked in the child, whose
+own ``os.fork()`` then never returns (seen with 1.85).
 
-So every call passes a gate. A fork closes the gate, waits for the calls inside, closes every channel and stream, and waits until
-gRPC's threads have ended, some milliseconds later. The parent connects again with its next call. If the wait took too long, or gRPC
-was imported earlier without that setting, the child cannot use gRPC, and its calls are refused.
+So every call passes a gate. A fork closes it, waits for the calls inside, closes all channels and streams,
+and waits until gRPC's threads have ended, some milliseconds later. The parent reconnects with its next call.
+If the wait took too long, or gRPC was imported before that setting, the child's calls are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
 
 _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
 _PATIENCE = 1.0
-"""Seconds that a fork waits, at most, for each of: calls under way, calls that it has cut, the end of gRPC's threads."""
+"""Most seconds that a fork waits for each of: calls under way, calls it cut, the end of gRPC's threads."""
 _LOOK = 0.001
 """Seconds between two checks of these conditions."""
 
@@ -45,12 +45,12 @@ class Connected(Protocol):
 class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
-    A call first notes that it is inside, and then checks for a fork. A fork first notes that it has begun, and then checks for calls
-    inside. Ctrl-C may interrupt either at any point, so no lock lives longer than one fork: each fork makes a new bare lock for the
-    calls that wait for it.
+    A call first notes that it is inside, and then checks for a fork. A fork first announces itself, and then
+    checks for calls inside. Ctrl-C may interrupt either at any point, so no lock outlives one fork: each fork
+    makes a new bare lock for the calls that wait for it.
 
     Args:
-        ended: Tells whether gRPC has no thread of its own left, or will keep those that it has.
+        ended: Returns whether gRPC has no thread of its own left, or will keep those that it has.
 
     Attributes:
         torn: Whether this process was forked while gRPC was at work in its parent.
@@ -71,7 +71,7 @@ class Gate:
         self._connected[key] = weakref.ref(connected, lambda _: self._connected.pop(key, None))
 
     def enter(self, seconds: float) -> bool:
-        """Pass the gate; False if a fork kept it closed for longer. Call :meth:`leave` in either case; a second call does no harm."""
+        """Pass the gate; False if a fork kept it closed too long. Call :meth:`leave` in either case."""
         me, end = threading.current_thread(), time.monotonic() + seconds
         while True:
             self._inside[me] = True
@@ -92,7 +92,7 @@ class Gate:
         self._inside.pop(threading.current_thread(), None)
 
     def before_fork(self) -> None:
-        """Let no call in, wait for those inside, close everything, and wait for the end of gRPC's threads. May be repeated."""
+        """Close the gate, wait for calls inside, close everything, await gRPC's threads. May be repeated."""
         self._late = True
         if self._over is None:
             over = threading.Lock()
@@ -126,8 +126,8 @@ class Gate:
 
     def _empty(self) -> bool:
         me = threading.current_thread()
-        # A thread that Ctrl-C cut short on its way out is not inside when it forks, nor when it has ended. Its identifier would be that
-        # of another thread by then.
+        # A thread that Ctrl-C cut short on its way out is not inside when it forks, nor when it has ended.
+        # (Its identifier would be that of another thread by then.)
         return not any(each.is_alive() for each in list(self._inside) if each is not me)
 
     def _forget(self) -> None:
@@ -137,7 +137,7 @@ class Gate:
 
 
 def _waited(done: Callable[[], bool]) -> bool:
-    """Wait for a condition; False if it has not become true in time. Nothing announces that a thread has ended, so it is checked repeatedly."""
+    """Wait for a condition; False if it is not true in time. Polls: nothing announces the end of a thread."""
     end = time.monotonic() + _PATIENCE
     while not done():
         if time.monotonic() > end:
@@ -164,7 +164,7 @@ _here = _Here()
 
 
 def _ended() -> bool:
-    # If another library has a channel open, gRPC's threads stay and are not about to end, so gRPC's own preparations are enough.
+    # With another library's channel open gRPC's threads stay, so gRPC's own preparations are enough.
     return not private.threads() or private.open_channels() > 0
 
 
@@ -181,8 +181,8 @@ def prepare() -> None:
 def guard(grpc: Any) -> None:
     """Close the gate before every fork. To be called once, when gRPC has been imported.
 
-    The gate must close before gRPC's own preparations for a fork: else calls would wait for the fork, and the fork for them.
-    Hooks that are registered last are called first, and gRPC registers its own with the first channel.
+    The gate must close before gRPC's own preparations for a fork: else calls would wait for the fork, and the
+    fork for them. Hooks registered last are called first, and gRPC registers its own with the first channel.
     """
     channel = grpc.insecure_channel("localhost:1")
     _here.seen = _waited(lambda: private.threads() > 0)

@@ -1,11 +1,11 @@
 """The library python-etcd3: its import when it is first needed, and the reason where it cannot be imported.
 
-Version 0.12.0 is its last. Its generated code imports only with protobuf before 4. This transport uses the client object,
-for the channel that it makes, and the generated messages and stubs. The library's own calls lack features that lockkit needs
-(:data:`lockkit_etcd3.private.STUBS`), and its ``Lock`` never keeps its lease alive.
+Version 0.12.0 is its last, and its generated code imports only with protobuf before 4. This transport uses
+the client object, for its channel, and the generated messages and stubs. The library's own calls lack needed
+features (:data:`lockkit_etcd3.private.STUBS`), and its ``Lock`` never keeps its lease alive.
 
-Forks of the library that bring the same module, ``etcd3``, serve as well: what they change, how endpoints are chosen and
-errors are raised, is not used here.
+Forks of the library that bring the same module, ``etcd3``, serve as well: their changes, such as the choice
+of endpoints and the errors, are not used here.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Messages:
         stubs: The module with the generated messages.
 
     Attributes:
-        calls: For each call of a transport: what makes the message from a request, and what reads the answer to a request. A
-            request is the arguments of the call.
+        calls: For each call of a transport, the maker of its message and the reader of its answer. A request
+            is the arguments of the call.
     """
 
     def __init__(self, stubs: Any) -> None:

@@ -1,9 +1,9 @@
 """Calls into gRPC that no signal handler can interrupt.
 
 CPython runs signal handlers in the main thread. gRPC guards its channels and calls with locks in Python code
-(``threading.Condition``). If a handler raises there, as on Ctrl-C, a lock may stay taken, and every later call on
-the channel hangs, in every thread. So the main thread has another thread make its calls, and a handler interrupts
-only the main thread's wait.
+(``threading.Condition``). If a handler raises there, as on Ctrl-C, a lock may stay taken, and every later
+call on the channel hangs, in every thread. So the main thread has another thread make its calls, and a
+handler interrupts only the main thread's wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def call_off_main_thread(call: Callable[[], T], seconds: float) -> T:
-    """Make a call on a thread where no signal handler runs. If one interrupts the wait, the call still runs to its end.
+    """Make a call on a thread without signal handlers. If one cuts the wait short, the call still runs on.
 
     Args:
         call: The call, which ends by itself unless gRPC hangs.
@@ -53,11 +53,11 @@ def call_off_main_thread(call: Callable[[], T], seconds: float) -> T:
     if not done.acquire(timeout=seconds):
         raise TimeoutError("gRPC hangs")
     if errors:
-        raise errors.pop()  # popped, because a traceback that refers to its own error would keep its frames alive
+        raise errors.pop()  # a traceback that refers to its own error would keep its frames alive
     return answers.pop()
 
 
 def end_off_main_thread(end: Callable[[], object], seconds: float) -> None:
-    """End a stream or channel of gRPC on a thread where no signal handler runs. If that hangs, do not wait for it."""
+    """End a gRPC stream or channel on a thread without signal handlers; if that hangs, do not wait."""
     with contextlib.suppress(TimeoutError):
         call_off_main_thread(end, seconds)

@@ -1,7 +1,7 @@
-"""Everything that lockkit uses of python-etcd3 and gRPC without their documentation promising it, and nothing else.
+"""The undocumented parts of python-etcd3 and gRPC that lockkit uses, and nothing else.
 
-The extra ``python-etcd3`` keeps both below a version that nobody has tried. tests/backends/test_etcd3_private.py says which
-of these names a newer one has changed.
+The extra ``python-etcd3`` keeps both below the first untried version. tests/backends/test_etcd3_private.py
+shows which of these names a newer one has changed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 __all__ = ["STUBS", "channel", "missing", "open_channels", "threads"]
 
 STUBS = "etcd3.etcdrpc"
-"""The module of the generated messages and stubs. python-etcd3 documents its own calls only, which know no ranges in a
-transaction, no headers, no deadline of a single call and no reason of a cancelled watch. In its place: stubs generated from
-etcd's ``rpc.proto``, which need protobuf at run time as well."""
+"""The module of the generated messages and stubs. python-etcd3's documented calls lack ranges in a
+transaction, headers, a deadline per call and the reason of a cancelled watch. Alternative: stubs generated
+from etcd's ``rpc.proto``, which need protobuf at run time as well."""
 
 _STUBS = ("KVStub", "LeaseStub", "WatchStub", "MaintenanceStub", "AuthStub", "TxnRequest", "Compare")
 
 _THREADS = ("event_engine", "grpc_", "lifeguard", "default-", "resolver-", "timer_manager")
-"""How the names of gRPC's own threads begin; Linux keeps 15 characters. In their place: a call that says whether gRPC has
-ended its threads (``grpc_is_initialized`` of its C interface, which Python cannot reach)."""
+"""Prefixes of the names of gRPC's own threads; Linux keeps 15 characters. Alternative: a call that says
+whether gRPC has ended its threads (``grpc_is_initialized`` of its C interface, which Python cannot reach)."""
 
 
 def missing(stubs: Any) -> str:
@@ -30,7 +30,7 @@ def missing(stubs: Any) -> str:
 
 
 def channel(client: Any) -> Any:
-    """The channel of a client of python-etcd3. In its place: ``grpc.secure_channel`` with certificates read here."""
+    """The channel of a python-etcd3 client. Alternative: ``grpc.secure_channel``, certificates read here."""
     return client.channel
 
 
@@ -53,8 +53,8 @@ def threads() -> int:
 def open_channels() -> int:
     """How many channels are open in this process, whoever opened them; 0 where gRPC does not say so.
 
-    gRPC keeps them for its own preparations for a fork. In their place: nothing; then a process that uses gRPC for something
-    else as well would take a second longer to fork, and its children would be refused.
+    gRPC keeps them for its own preparations for a fork. Alternative: none; then a process that uses gRPC
+    elsewhere too would take a second longer to fork, and its children would be refused.
     """
     try:
         return len(sys.modules["grpc._cython.cygrpc"]._fork_state.channels)  # noqa: SLF001

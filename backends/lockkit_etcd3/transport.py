@@ -29,7 +29,7 @@ def connect(address: Address, clock: Clock) -> PythonEtcd3:
 
     Raises:
         ImportError: python-etcd3 is not installed.
-        ConfigError: The library cannot be imported, or a certificate or key cannot be used; the error says why.
+        ConfigError: The library cannot be imported, or a certificate or key cannot be used.
         Refused: This process was forked from one that used gRPC in a way that leaves none for it.
     """
     loaded = library.load()
@@ -42,8 +42,8 @@ def connect(address: Address, clock: Clock) -> PythonEtcd3:
 class PythonEtcd3(Cluster[Endpoint]):
     """The transport over gRPC. See :class:`lockkit_etcd.cluster.Cluster`.
 
-    gRPC has threads of its own and blocks until one of them has an answer. So an exchange makes its call itself and yields
-    nothing to send; it is performed in a thread that may block.
+    gRPC has threads of its own and blocks until one of them has an answer. So an exchange makes its call
+    itself, yields nothing to send, and is performed in a thread that may block.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """All watches of a transport on one stream of gRPC.
 
-A connection takes only so many calls at a time (250 over TLS), and watches on streams of their own would use them up. A
-request to watch cannot choose an id with the generated code, but requests are answered in order: the first answer that
-names a new watch belongs to the first request without an answer. The stream begins with the first watch, and ends a moment after
-the last: to begin one takes a client longer than a hand-off.
+A connection takes only so many calls at a time (250 over TLS), and watches on streams of their own would use
+them up. The generated code cannot choose a watch's id, but requests are answered in order: the first answer
+that names a new watch belongs to the first unanswered request. The stream starts with the first watch and
+ends a moment after the last, because starting one takes a client longer than a hand-off.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class _Stream:
         self.cut("closed")
 
     def cut(self, why: str) -> None:
-        """End the stream, and tell its watches why."""
+        """End the stream, and report why to its watches."""
         self._cut = why
         if self._call is not None:
             end_off_main_thread(self._call.cancel, _CLOSING)
@@ -142,7 +142,7 @@ class _Stream:
             call.cancel()
 
     def _to_send(self) -> Iterator[Any]:
-        """Return the requests as they come, and end the stream once there has been neither a request nor a watch for a moment."""
+        """Yield the requests as they come; end the stream after a moment without requests and watches."""
         while True:
             try:
                 request = self._requests.get(timeout=_KEPT)
@@ -238,7 +238,7 @@ class Watching:
         """Watch ranges of keys, each from a revision on. See :meth:`lockkit_etcd.cluster.Cluster.watch`."""
         requests = [self._messages.watch(*each) for each in ranges]
         watch = _Watch(heard)
-        try:  # a handler that interrupted this may watch, too; and requests have to be in the order of the watches
+        try:  # a handler may interrupt this and watch, too; requests must be in the order of the watches
             call_off_main_thread(lambda: self._add(watch, requests), threading.TIMEOUT_MAX)
         except BaseException:
             watch.close()
@@ -261,7 +261,7 @@ class Watching:
             stream.join()
 
     def let_go(self) -> None:
-        """End the stream before a fork. Each watch is told, and its owner opens another if needed."""
+        """End the stream before a fork. Each watch is notified, and its owner opens another if needed."""
         stream = self._stream
         if stream is not None and stream.origin.is_here() and stream.begun:
             stream.cut("this process has forked")
