@@ -1,8 +1,8 @@
 """Acquire: create and list, sent in a row, are one round trip.
 
-A claim is granted, or waits, only if the mark of a drain was absent after the claim's own node was made. So a claim that is there although
-the namespace is being drained was there before the mark, and whoever looks after that sees it. Without a watch of the mark that stands,
-a look at the mark goes in the same row, and watches it.
+A claim is granted, or waits, only if the mark of a drain was absent after the claim's own node was made. So a
+claim that exists during a drain was there before the mark, and whoever looks after that sees it. Without an
+armed watch of the mark, the same row of requests reads the mark, and watches it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = ["acquire", "find"]
 
 _EPHEMERAL_SEQUENTIAL = 3
 _ROUNDS = 8
-"""How often the parent may be deleted between its creation and that of the claim's node, before the call is refused."""
+"""How often the parent may be deleted between its creation and the claim's, before the call is refused."""
 _PAUSE, _LONGEST_PAUSE = 0.005, 0.05
 """Seconds after which a try that other tries delay lists the queue again."""
 _STAYS, _ROUND_TRIPS = 0.05, 3.0
-"""A try that has stood in the queue for so many seconds, and for so many round trips, is not a refused one about to leave: it holds."""
+"""A try in the queue for so many seconds and round trips is not a refused one about to leave: it holds."""
 
 
 def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
@@ -57,7 +57,7 @@ def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) ->
 
 
 def find(session: Session, entry: Entry, call: Call) -> bool:
-    """Find out whether a create that was not answered was executed; return whether the claim's node is there."""
+    """Find out whether an unanswered create was executed; return whether the claim's node is there."""
     if session.lost:
         return False
     parent = session.store.paths.queue(entry.claim.terms.name)
@@ -106,8 +106,8 @@ class _Acquiring:
         if entry.path is None and not (entry.sent and find(self.session, entry, self.call)):
             return self.first()
         told, entry.told = entry.told, False
-        # Without a `sync` a lagging member could confirm a claim that is gone, or delay one that could hold. A member that has
-        # just reported that a blocker is gone needs no `sync`, because its listing no longer has the blocker.
+        # Without a `sync` a lagging member could confirm a claim that is gone, or delay one that could hold.
+        # A member that has just reported a blocker's end needs none: its listing no longer has the blocker.
         queue, _ = self.look(sync=entry.held or not told, drains=not entry.held)
         if not self.claim.wait and not entry.held:
             return self.try_it(queue)
@@ -134,13 +134,13 @@ class _Acquiring:
     def try_it(self, queue: Queue | None) -> Answer:
         """Acquire without waiting, and leave nothing if that is refused.
 
-        ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of refused tries would stand
-        in the queue for a moment and the next tries would be refused for them, and with enough of them nobody would ever get a
-        free lock. So a try looks first, and makes its node only if there is room. Of the tries that do so at the same time the
-        first is granted; the others delete their nodes and look again. So whenever an empty queue gets its first node, some try
-        is granted.
+        ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of
+        refused tries would be in the queue for a moment and have the next tries refused, and with enough of
+        them nobody would ever get a free lock. So a try looks first, and makes its node only if there is
+        room. Of simultaneous ones the first is granted; the others delete their nodes and look again. So
+        whenever an empty queue gets its first node, some try is granted.
 
-        For the same reason another try in the way is no reason to be refused, unless that try stays: then it holds the lock.
+        So another try in the way is no reason to be refused, unless that try stays: then it holds the lock.
 
         Args:
             queue: The queue with the claim's own node in it, if that is there already.
@@ -219,7 +219,7 @@ class _Acquiring:
         self.entry.withdrawn()
 
     def look_at_mark(self) -> tuple[Any, ...]:
-        """The request to send behind a listing to find out whether the namespace is drained; none if a watch tells."""
+        """The request, behind a listing, that shows whether the namespace is drained; none if a watch can."""
         session, path = self.session, self.store.paths.mark
         self.watch = watch = session.drain_watch
         if watch is not None and watch.stands:
@@ -231,7 +231,7 @@ class _Acquiring:
         return (Exists(path, watch),)
 
     def note_mark(self, answers: Sequence[Any]) -> None:
-        """Keep what the answers to :meth:`look_at_mark` say, if anything had to be sent; read the mark if they do not say enough.
+        """Keep what any answers to :meth:`look_at_mark` say; read the mark if that is not enough.
 
         Raises:
             Unknown: The mark cannot be read, and the claim's node may be there.
@@ -263,7 +263,7 @@ class _Acquiring:
         self.session.drained = found is not None
 
     def remove_and_refuse(self, mark: bytes) -> Refused:
-        """End a claim that does not hold, because the namespace is drained, and return the refusal. Its node is removed, now or in the background."""
+        """End a claim that a drain keeps from holding; return the refusal. Its node goes, now or later."""
         path = self.entry.path
         try:
             if path is not None:
@@ -318,7 +318,8 @@ class _Acquiring:
             else:
                 raise Refused(
                     OutcomeUnknown(
-                        f"{call.connection.where}: {parent} was deleted each time before a claim could be created in it",
+                        f"{call.connection.where}: {parent} was deleted each time "
+                        "before a claim could be created in it",
                         hint="does a program other than lockkit delete nodes there?",
                     )
                 )
@@ -388,14 +389,14 @@ class _Acquiring:
         return Queued(place, None, blockers, capacity, self.head(queue))
 
     def holder_not_worth_reading(self, queue: Queue) -> bool:
-        """Tell whether the lock changes hands so often that it is not worth a request to read who is first: a waiter asks again later."""
+        """Whether the lock changes hands so often that reading who is first is not worth a request."""
         first, parent = queue.claims[0], self.words.parent
         if first.capacity != self.claim.terms.capacity:  # an error names its owner
             return False
         return f"{parent}/{first.node}" not in self.store.heads and not self.store.may_read(parent)
 
     def head(self, queue: Queue) -> ClaimInfo | None:
-        """The first claim of the queue, from memory if possible; None if it cannot be read. The data of its node is for people only."""
+        """The queue's first claim, from memory if possible; None if unreadable. For people only."""
         first, name = queue.claims[0], self.claim.terms.name
         path = f"{self.words.parent}/{first.node}"
         info = self.store.heads.get(path)

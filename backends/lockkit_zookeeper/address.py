@@ -35,7 +35,7 @@ class Address(NamedTuple):
         chroot: The path of the node above all others: empty, or beginning with a slash.
         auth: How to log in: ``digest`` or ``sasl`` (DIGEST-MD5).
         observer: ``user:hash`` of a digest login that may read the nodes created here; None for nobody else.
-        tls: True to speak TLS.
+        tls: True to use TLS.
         files: The files for TLS.
         tick: Seconds; the servers' ``tickTime``.
         margin: Seconds by which validity ends before the session may.
@@ -60,18 +60,18 @@ class Address(NamedTuple):
 
 
 def least(tick: float, margin: float) -> float:
-    """Return the shortest ttl at which a healthy session always has half of its timeout left, so that no acquire waits for that.
+    """The shortest ttl at which a healthy session always has half its timeout left, so no acquire waits.
 
-    A basis is up to three ticks old; the margin on top is for a server that pauses for a while, as for a garbage collection.
+    A basis is up to three ticks old; the margin is for a server that pauses, as for a garbage collection.
     """
     return round(2 * (3 * tick + margin), 3)
 
 
 def tick_warning(shortest: float, tick: float) -> tuple[str, str]:
-    """A sentence and a hint for servers whose ticks may be longer than is thought, because their shortest session is longer than two ticks. Seconds."""
+    """A sentence and a hint if ticks may be longer than thought, by the shortest session in seconds."""
     text = (
-        f"the shortest session is {shortest:g} s, so a tick may be {shortest / 2:g} s, longer than the {tick:g} s in use; "
-        "then a lease may be thought valid for too long"
+        f"the shortest session is {shortest:g} s, so a tick may be {shortest / 2:g} s, "
+        f"longer than the {tick:g} s in use; then a lease may be thought valid for too long"
     )
     return text, f"look at tickTime in zoo.cfg; if it is {shortest / 2:g} s write ?tick={shortest / 2:g}"
 

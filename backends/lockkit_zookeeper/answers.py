@@ -1,8 +1,8 @@
 """Answers of the servers, and waits for them, that the exception of a signal handler cannot leave half done.
 
-kazoo's own answers and ``threading.Event`` are Python code around a lock. A signal handler that raises between two of their bytecodes
-(Ctrl-C, Celery's SoftTimeLimitExceeded) can leave that lock taken. kazoo's thread would then wait for it for ever, and with it
-the session and all its claims.
+kazoo's own answers and ``threading.Event`` are Python code around a lock. A signal handler that raises
+between two of their bytecodes (Ctrl-C, Celery's SoftTimeLimitExceeded) can leave that lock taken. kazoo's
+thread would then wait for it for ever, and with it the session and all its claims.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Answer:
         self._callbacks: deque[Callable[[Answer], object]] = deque()
 
     def ready(self) -> bool:
-        """Tell whether the answer has come."""
+        """Whether the answer has come."""
         return self.exception is not _MISSING
 
     def successful(self) -> bool:
-        """Tell whether the answer has come and is no error."""
+        """Whether the answer has come and is no error."""
         return self.exception is None
 
     def set(self, value: Any = None) -> None:

@@ -27,7 +27,7 @@ __all__ = ["ZooKeeperBackend", "open_store"]
 
 
 class ZooKeeperBackend(ZooKeeperStore, BasicBackend):
-    """One open ensemble. Each method of :class:`~lockkit.store.spi.Backend` is a function of another module here."""
+    """One open ensemble. Other modules' functions are its methods of :class:`~lockkit.store.spi.Backend`."""
 
     @property
     def extras(self) -> Extras:
@@ -56,7 +56,7 @@ def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.
-        Refused: No server can be reached, or they refuse the login; or with ``strict`` their ticks seem to be too long.
+        Refused: No server can be reached, or they refuse the login; or if ``strict`` ticks seem too long.
     """
     check_namespace(options.namespace)
     store = ZooKeeperBackend(parse(url), options)

@@ -1,15 +1,15 @@
 """The confirmation of a session: from when the validity of its claims counts.
 
-**Basis.** Each session sends a **beat** at regular intervals: a ``sync``, or a write that changes nothing. The
-beats must prove two facts: the leader has heard of the session, and it is still the leader. Each is proved for
-some moment; the basis is the earlier of the two.
+**Basis.** Each session sends a **beat** at regular intervals: a ``sync``, or a write that changes nothing.
+The beats must prove two facts: the leader has heard of the session, and it is still the leader. Each is
+proved for some moment; the basis is the earlier of the two.
 
 *The leader has heard of the session.* The answer of a follower does not prove this: a follower reports the
 sessions that it heard from only when the leader asks, once a tick. (On three servers, counting from answered
-pings made a session valid for three seconds too long.) So a beat counts once **two** others were answered after
-it on the same connection, each sent at least one tick after the previous one was answered. One is not enough: a
-leader that paused between the two, as for a garbage collection, answers the second before it asks its followers.
-A connect request goes to the leader itself, which hears of the session at once.
+pings made a session valid for three seconds too long.) So a beat counts once **two** others were answered
+after it on the same connection, each sent at least one tick after the previous answer. One is not enough: a
+leader that paused between the two, as for a garbage collection, answers the second before it asks its
+followers. A connect request goes to the leader itself, which hears of the session at once.
 
 *The leader is still the leader.* A leader that was deposed, and has not noticed, goes on answering connect
 requests, pings and ``sync``s. But a majority of the servers must agree on a write. So a leader whose write is
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 __all__ = ["Confirming"]
 
 _SHARE = 10.0
-"""The session's timeout divided by the time from one beat to the next. A basis is at most three such intervals old."""
+"""The session's timeout divided by the time between beats. A basis is at most three such intervals old."""
 _CONFIRMED = 3
-"""The number of consecutive answered beats after which the first of them counts. One beat in this many is a write."""
+"""Consecutive answered beats after which the first of them counts. One beat in this many is a write."""
 _PATIENCE = 3.0
-"""The session's timeout divided by the time after which a beat without an answer has the client try another server."""
+"""The session's timeout divided by the time after which an unanswered beat has the client change servers."""
 
 
 @dataclass(slots=True, eq=False)
 class _Beat:
-    """One ``sync`` or write with a read of the notes behind it, and after a cut a list and a read of the session's own nodes."""
+    """One ``sync`` or write, then a read of the notes; after a cut also of the session's own nodes."""
 
     sent: float
     turn: int
@@ -91,13 +91,13 @@ class Confirming:
         self._led = 0.0
         self._back: float | None = None
         self._lists = True
-        """Whether the servers can list a session's own nodes. Those before 3.6 cannot, and cut the connection that asks."""
+        """Whether the servers can list a session's own nodes. Those before 3.6 cut the connection instead."""
         self._to_list = False
-        """Whether to list the session's own nodes, since a cut. The first beat on a connection does not: it must be answered whatever happens to that request."""
+        """Whether to list the session's own nodes, since a cut; a connection's first beat never does."""
         self.next = 0.0
 
     def connected(self, back: float | None) -> None:
-        """Begin on a new connection.
+        """Start on a new connection.
 
         Args:
             back: CLOCK_BOOTTIME seconds of just before the connect request, of a session that comes back.
@@ -203,13 +203,13 @@ class Confirming:
             self._lists = False
 
     def _let_go(self, paths: Sequence[str]) -> None:
-        """Delete nodes of claims that this session no longer has: servers that got a backup back have those that were removed since."""
+        """Delete nodes of claims that this session no longer has, such as those from a restored backup."""
         for path in paths:
             if path.rpartition("/")[2].partition("-")[0] not in self._session.entries:
                 self._session.connection.send(Delete(path, -1))
 
     def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
-        """Check, after a cut, which nodes are still there, and have waiters ask again, because their watches are gone."""
+        """Check, after a cut, which nodes are there; have waiters ask again, as their watches are gone."""
         session = self._session
         for entry, path, answer in nodes:
             if entry.path != path:  # a try has withdrawn that node itself

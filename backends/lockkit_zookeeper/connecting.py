@@ -1,4 +1,4 @@
-"""The handler that kazoo starts threads, opens sockets and waits with. kazoo's documentation allows to replace it."""
+"""The handler that kazoo starts threads, opens sockets and waits with, replaced as kazoo documents it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_CONNECT = 2.0
 
 
 class AtOnce:
-    """A watcher that the connection's own thread calls, before it reads the answers that come behind the event. Must not wait."""
+    """A watcher called by the connection's own thread, before the answers behind the event. Must not wait."""
 
     __slots__ = ()
 
@@ -77,7 +77,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         return thread
 
     def dispatch_callback(self, callback: Any) -> None:
-        """Call a watcher: from a thread for all of them as a rule, else the answers behind an event would wait for its watchers."""
+        """Call a watcher: as a rule on the thread for all of them, so that later answers need not wait."""
         if isinstance(callback.func, AtOnce):
             callback.func(*callback.args)
         else:
@@ -88,8 +88,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Wait until some can be read or written.
 
-        kazoo calls this several times for each request. Its own version creates an epoll object each time, which took a third of the
-        CPU time of an acquire and its release.
+        kazoo calls this several times per request. Its own version creates an epoll object each time, which
+        took a third of the CPU time of an acquire and its release.
 
         Raises:
             OSError: One is closed.

@@ -1,8 +1,8 @@
 """The connection of one session, on kazoo.
 
-kazoo connects, logs in, pings and comes back after a cut; its retries, its recipes and its own ways to wait are not used. kazoo does not
-report three facts, which are taken where they arise: the earliest moment at which the connect request was sent (validity counts from
-there), the timeout that the server granted, and the moment after the login from which the connection can be used.
+kazoo connects, logs in, pings and comes back after a cut; its retries, recipes and ways to wait are not used.
+Three facts that kazoo does not report are taken where they arise: the earliest moment of sending the connect
+request (validity counts from there), the timeout granted, and the moment from which requests can be sent.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ class Connection:
 
     Args:
         timeout: Seconds; the timeout to ask for. The servers may grant another one: :attr:`granted`.
-        connected: Called, from kazoo's thread, for each connection that is ready, with the CLOCK_BOOTTIME seconds just before its
-            connect request was sent.
+        connected: Called, from kazoo's thread, for each connection that is ready, with the CLOCK_BOOTTIME
+            seconds just before its connect request was sent.
         suspended: Called when the connection is cut; the session may go on.
-        lost: Called when there will be no further connection; with True if the servers have ended the session, so that its nodes
-            are gone.
+        lost: Called when there will be no further connection; with True if the servers have ended the
+            session, so that its nodes are gone.
         identity: The id and the password of an existing session; None for a new one.
 
     Attributes:
         where: The URL, without secrets.
-        identity: The session's id and its password, for another connection to go on with it. None before there is one.
+        identity: The session's id and password, for another connection to go on with it; at first None.
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: The number of connections so far.
         over: True if there will be no further connection.
         refusal: The error to raise if another attempt would not help; None if it may.
         trouble: Why the last attempt to connect failed.
-        send: Sends a request and returns its :class:`~lockkit_zookeeper.answers.Answer`. Requests are done in the order in which
-            they are sent.
-        unwatch: Forgets a watcher of a node's data, by path and watcher. kazoo would keep it until the node changes, which may
-            be never.
+        send: Sends a request and returns its :class:`~lockkit_zookeeper.answers.Answer`. Requests are done in
+            the order in which they are sent.
+        unwatch: Forgets a watcher of a node's data, by path and watcher. kazoo would keep it until the node
+            changes, which may be never.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Connection:
         _connections.add(self)
 
     def start(self) -> None:
-        """Begin to connect, in the background, unless the connection was closed. If that fails, the connection is over, and :meth:`wait` says why."""
+        """Start connecting in the background, unless closed. A failure ends it: see :meth:`wait`."""
         with self._disposing:
             if self.over:
                 return
@@ -164,7 +164,7 @@ class Connection:
         """Close the connection, in the background; never raises.
 
         Args:
-            goodbye: True to end the session, and with it all its nodes. Otherwise the session lasts until its timeout.
+            goodbye: True to end the session with all its nodes. Otherwise it lasts until its timeout.
         """
         self.over = True
         self._waiting.wake()
@@ -191,7 +191,7 @@ class Connection:
         self._waiting.wake()
 
     def refused(self, refusal: LockkitError) -> None:
-        """Give up, because another attempt would not help. Called by kazoo's connection; kazoo reports no end before the first one."""
+        """Give up: another attempt would not help. For kazoo's connection: kazoo reports no early end."""
         self.refusal = refusal
         self._end(ended=False)
 

@@ -1,4 +1,4 @@
-"""The mark of a drained namespace: a node. An acquire watches or reads it, behind its own node and the listing; see :mod:`lockkit_zookeeper.drain_watch`."""
+"""The mark of a drained namespace: a node that acquires read or watch (see ``drain_watch``)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """This client's own claims, with the deadlines that ZooKeeper does not keep.
 
-ZooKeeper keeps a node as long as its session lives, and knows no ttl of a single claim. So the client counts: the deadline of a held
-claim is the end of its validity, that of another one :data:`~lockkit.store.spi.GRACE` after its owner last asked. Past its deadline a
-claim is ended, and its node is removed in the background until that is definite (S11).
+ZooKeeper keeps a node as long as its session lives, and has no ttl of a single claim. So the client counts: a
+held claim's deadline is the end of its validity, another one's :data:`~lockkit.store.spi.GRACE` after its
+owner last asked. Then a claim is ended, and its node is removed in the background, for certain (S11).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Entry:
         version: The version of the node's data, as last seen.
         data: The data that the node was made with, until the claim is granted.
         waits: True while the node's data says that the claim waits.
-        granted: When a claim that waited was granted, in seconds since 1970, if the node's data has yet to say so.
+        granted: When a waiting claim was granted, in seconds since 1970, if its node has yet to say so.
         watcher: The watcher of the claim's own node, so that two reads of it set one watch.
-        told: True once this session's server has reported that a claim in the way is gone, until the owner asks.
+        told: True once this session's server reported the end of a claim in the way, until the owner asks.
         requests: The note, if others have changed it: their requests to the owner.
         watches: The watches of the waiting owner.
     """
@@ -97,7 +97,7 @@ class Entry:
         self.deadline = max(self.deadline, now + GRACE)
 
     def offered(self, now: float) -> None:
-        """Note that the claim was seen to fit: from now on only a request of its owner extends the deadline, no heartbeat."""
+        """Note that the claim was seen to fit: from now on only its owner, no heartbeat, extends its time."""
         if self.fits_since is None:
             self.fits_since = now
             self.deadline = now + GRACE

@@ -1,14 +1,14 @@
 """Evict: nothing is granted in place of an evicted claim while its lease can still be valid.
 
-A claim that surely waits is removed at once, in a transaction that fails if a claim that keeps it from holding is gone, or if its
-own data has changed. A claim that may hold is named by a **note** below ``c/<its session>``. Its client reads the notes behind every
-beat, so the note keeps the claim's basis from moving, and one timeout of the session later the lease is not valid any more. The
-client gives the claim up as soon as it has read the note. If it does not, the evictor deletes note and claim in one
-transaction when the time is over, provided that it is still the same note.
+A claim that surely waits is removed at once, in a transaction that fails if a claim that keeps it from
+holding is gone, or if its own data has changed. A claim that may hold is named by a **note** below ``c/<its
+session>``. Its client reads the notes behind every beat, so the note keeps the claim's basis from moving, and
+one session timeout later the lease is invalid. The client gives the claim up once it has read the note. If it
+does not, the evictor then deletes note and claim in one transaction, if that note is still there.
 
-The note belongs to a session of the evictor, whose timeout is not shorter than that of the claim's session. So if the evictor dies
-at once, the note lasts until the lease of a client that has not read it is invalid. Then nobody deletes the claim's node while
-the session of a client that does not read its notes lives.
+The note belongs to a session of the evictor, whose timeout is not shorter than that of the claim's session.
+So if the evictor dies at once, the note lasts until the lease of a client that has not read it is invalid.
+Then nobody deletes the claim's node while the session of a client that does not read its notes lives.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _LOOK = 0.5
 
 
 def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+    """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes before the holder knows."""
     return _evict(store, name, claim_id, budget, now=now)
 
 
 def turn_away(store: ZooKeeperStore, name: str, claim_id: str, budget: float) -> bool:
-    """See :meth:`lockkit.store.spi.Drains.turn_away`. A claim that fits is left alone: it may have been granted."""
+    """See :meth:`lockkit.store.spi.Drains.turn_away`. Leaves alone a claim that fits: it may hold."""
     return _evict(store, name, claim_id, budget, waiting=True).outcome == "REMOVED"
 
 
@@ -61,7 +61,7 @@ def _evict(
     now: bool = False,
     waiting: bool = False,
 ) -> Evicted:
-    """Evict a claim; with ``waiting``, a claim that does not surely wait is left alone, as if it were absent."""
+    """Evict a claim; with ``waiting``, a claim that does not surely wait counts as absent."""
     call, parent = store.call(budget), store.paths.queue(name)
     for _ in range(ROUNDS):
         claim = listed(store, call, name).called(claim_id)
@@ -78,7 +78,7 @@ def _evict(
         said = unpacked(data, f"the queue of {name!r}")
         info = fact(name, queue.claims[place], place, state_of(queue, place, said), said, stat.czxid)
         if not now and queue.surely_waits(place):
-            # If all that it waits for still stands it cannot have been granted.
+            # If all that it waits for is still there it cannot have been granted.
             standing = [CheckVersion(f"{parent}/{node}", -1) for node in queue.blockers(place)]
             if call.commit([*standing, Delete(path, stat.version)]):
                 return Evicted("REMOVED", claim=info)
@@ -99,7 +99,7 @@ def _evict(
 
 
 def _lasting(store: ZooKeeperStore, ttl: float, end: float) -> Session:
-    """Return a session on which a note lasts for at least a ttl if this process dies: one with the longest timeout that the servers grant."""
+    """Return a session with the longest timeout, so that a note lasts a ttl even if this process dies."""
     return store.at(max(ttl, store.capabilities.max_ttl), end, exact=True, lasting=ttl)
 
 
@@ -147,7 +147,7 @@ class _Eviction:
                 call.make_parents(self._parent, self._store.acl)
                 continue
             if note is not None:
-                # The lease is invalid then if the note exists all the time. This clock may run faster than the holder's.
+                # The lease is invalid by then if the note stays. This clock may run faster than the holder's.
                 can, now = self._store.capabilities, self._store.clock.now()
                 self._made, self.until = note.czxid, now + self._info.ttl * (1.0 + can.drift) + can.margin
                 return
@@ -161,8 +161,8 @@ class _Eviction:
         """Hand the eviction to the session's thread.
 
         Args:
-            after: For a claim that was removed already: the seconds that its client may take to read the note. The note may
-                end with its session then.
+            after: For a claim that was removed already: the seconds that its client may take to read the
+                note, which may then end with its session.
 
         Raises:
             Refused: The session has ended meanwhile, and with it the note.

@@ -1,7 +1,7 @@
 """The errors of kazoo and of ZooKeeper, and the one table that maps them onto Refused and Unknown.
 
-If the server answers with an error, the request was not executed. After the end of a connection or session it is not known whether
-the requests under way were executed. Any error that is not listed is Unknown.
+If the server answers with an error, the request was not executed. At the end of a connection or session the
+outcome of the requests under way is unknown. Any error that is not listed is Unknown.
 """
 
 from __future__ import annotations
@@ -162,5 +162,6 @@ def without_sasl(where: str) -> PermissionDenied:
     """Return the error for a login by SASL to a server that does not support SASL."""
     return PermissionDenied(
         f"{where}: the URL says auth=sasl, but the server does not support SASL",
-        hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
+        hint="leave auth=sasl out to log in by digest; "
+        "or set authProvider.sasl and a JAAS section `Server` on the servers",
     )

@@ -1,4 +1,4 @@
-"""The examination of the servers for ``doctor``: version and kind, the sessions that they grant, and the rights of the login."""
+"""The examination of the servers for ``doctor``: version and kind, sessions granted, the login's rights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def _chroot(store: ZooKeeperStore, call: Call) -> tuple[bool, list[Finding]]:
         return False, []
     try:
         if call.ask(Exists(chroot, None)) is None:
-            text = f"the chroot {chroot} does not exist, so nobody has used lockkit there; the first lock creates it"
+            text = (
+                f"the chroot {chroot} does not exist, so nobody has used lockkit there; "
+                "the first lock creates it"
+            )
             return True, [Finding("chroot", "warning", text, hint)]
         if call.ask(Exists(f"{chroot}/lockkit", None)) is None:
             text = f"nobody has used lockkit below the chroot {chroot} yet"
@@ -76,7 +79,8 @@ def _server(connection: Connection, took: float) -> list[Finding]:
             Finding(
                 "ensemble",
                 "warning",
-                "the server is on its own: while it is down nobody gets a lock, and held locks are lost after their ttl",
+                "the server is on its own: while it is down nobody gets a lock, "
+                "and held locks are lost after their ttl",
                 "run three servers",
             )
         )
@@ -107,7 +111,10 @@ def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
         found.append(Finding("tick", "warning", *tick_warning(least, tick)))
     grants = f"{least:g} to {most:g} s" if least > _SHORT + 0.001 else f"up to {most:g} s"
     if most < can.max_ttl or least > max(_SHORT, can.min_ttl):
-        text = f"the servers grant {grants}, of the {can.min_ttl:g} to {can.max_ttl:g} s that a ttl may be here; another one becomes the nearest"
+        text = (
+            f"the servers grant {grants}, of the {can.min_ttl:g} to {can.max_ttl:g} s "
+            "that a ttl may be here; another one becomes the nearest"
+        )
         hint = "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl="
         found.append(Finding("sessions", "warning", text, hint))
     return found or [Finding("sessions", "ok", f"the servers grant {grants}")]

@@ -1,7 +1,7 @@
 """How long each of several hosts may take before the next is tried, and which hosts were silent lately.
 
-kazoo gives each host a share of the session's timeout. That is longer than opening a store may take, so a client that happened to try a
-silent member of an ensemble first would fail. Here each host gets a moment, and twice as long each time that no host has answered.
+kazoo gives each host a share of the session's timeout, longer than opening a store may take: a client that
+tried a silent member first would fail. Here each host gets a moment, and twice as long after each vain round.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 __all__ = ["is_silent", "mark", "patience"]
 
 _ROUND, _LEAST, _MOST = 1.5, 0.3, 1.0
-"""Seconds for the first round through all hosts, and the least and the most that each of them gets in that round."""
+"""Seconds for the first round through all hosts, and each host's least and most in that round."""
 _LATELY = 30.0
 """Seconds for which a host that did not answer is tried last."""
 
@@ -22,8 +22,8 @@ def patience(hosts: int, rounds: int, timeout: float) -> float:
     Args:
         hosts: How many there are.
         rounds: How often no host has answered; the time doubles each time, up to a third of the timeout.
-        timeout: Seconds; the session's. A single host gets a third of it: one that is just being started may accept a connection and
-            never read from it, and the session is to outlast that.
+        timeout: Seconds; the session's. A single host gets a third of it: one that is just starting may
+            accept a connection and never read from it, and the session is to outlast that.
     """
     if hosts < 2:
         return max(timeout / 3.0, _MOST)

@@ -1,11 +1,11 @@
 """The paths of nodes, their names, and the queue that a listing shows.
 
-The name of a claim's node has the token, the weight and the capacity that the claim was made with; the server appends a number. So a
-listing alone is enough for the queue rule. A resize adds a marker, a node with a number of the same sequence: claims with smaller
-numbers have the marker's capacity from then on, claims with larger ones their own.
+A claim's node is named with the token, weight and capacity that the claim was made with; the server appends a
+number. So a listing alone is enough for the queue rule. A resize adds a marker, a node with a number of the
+same sequence: claims with smaller numbers have the marker's capacity from then on, others their own.
 
-A zero before the weight marks a **try**, a claim that does not wait: its node is deleted at once if it does not fit. The queue
-rule treats it like any other claim, and a reader that knows no tries reads the same number.
+A zero before the weight marks a **try**, a claim that does not wait: its node is deleted at once if it does
+not fit. The queue rule treats it like any claim, and a reader that knows no tries reads the same number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from lockkit.values.names import claim_id, encode
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
 
 _NODE = re.compile(
-    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|"
+    r"resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
 )
 _WRAP = 1 << 31
 _ALL = float("inf")
@@ -31,7 +32,7 @@ _BY_NUMBER = attrgetter("number")
 
 
 class Paths:
-    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``, and the mark of a drain.
+    """The paths of a namespace: queues below ``q``, notes below ``c``, records below ``r``, a drain's mark.
 
     Attributes:
         everywhere: The parent of all namespaces.
@@ -108,7 +109,7 @@ class Queue:
 
     @property
     def grants(self) -> int:
-        """How many claims, from the front, may be granted now: none while one that may hold stands beyond the prefix."""
+        """How many claims, from the front, may be granted now: none while one beyond the prefix may hold."""
         if self.markers and any(claim.may_hold for claim in self.claims[self.fits :]):
             return 0
         return self.fits
@@ -125,7 +126,7 @@ class Queue:
         return next((each for each in self.claims if claim_id(each.token) == claim), None)
 
     def blockers(self, place: int) -> list[str]:
-        """Nodes to watch: while they all stand, the claim at ``place`` cannot hold."""
+        """Nodes to watch: while all of them exist, the claim at ``place`` cannot hold."""
         found, _ = in_the_way(self.claims, [claim.may_hold for claim in self.claims], place)
         return [self.claims[at].node for at in found]
 
@@ -137,7 +138,7 @@ class Queue:
     def vacancy(
         self, weight: int, capacity: int, stay: Container[str] = ()
     ) -> Literal["now", "perhaps", "none"]:
-        """Tell whether a claim that comes now would fit; ``perhaps`` if it would without tries that may be about to go.
+        """Whether a claim that comes now would fit; ``perhaps`` if only without tries that may soon go.
 
         Args:
             weight: The weight of the claim.
@@ -201,7 +202,7 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
 
 
 class _Resize(NamedTuple):
-    """The marker of a resize. Claims with numbers up to ``upto`` may hold although they do not fit any more."""
+    """The marker of a resize. Claims with numbers up to ``upto`` may hold although they no longer fit."""
 
     number: int
     capacity: int

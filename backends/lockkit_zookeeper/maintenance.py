@@ -1,7 +1,7 @@
-"""Background work for the claims of a session. The keeper does it and waits for no answer; evictions have a thread of their own.
+"""Background work for the claims of a session, by the keeper; evictions have a thread of their own.
 
-The keeper removes nodes until that is definite, watches the nodes of claims that last, writes into the node of a claim that it waits
-once it has waited for a while, and deletes the markers of resizes that apply to no claim any more.
+The keeper waits for no answer. It removes nodes until that is definite, watches those of lasting claims,
+notes in a claim's node after a while that it waits, and deletes the markers of resizes that are spent.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["Maintenance"]
 
 _log = Log("lockkit.zookeeper")
 _MOMENT, _WHILE = 0.05, POLL_CAP
-"""Seconds after which the node of a held claim is watched, and more of them for one that waits: most claims are gone before.
+"""Seconds until the node of a held claim is watched, and more of them if it waits: most are gone before.
 
-Until then a waiter learns from the listings of its heartbeats, each :data:`~lockkit.store.spi.POLL_CAP`, if its node has gone.
+Until then a waiter learns of its node's end by heartbeats, each :data:`~lockkit.store.spi.POLL_CAP`.
 """
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 _AGAIN = 0.5
@@ -46,7 +46,7 @@ class _Removal:
     """A node that is being removed.
 
     Attributes:
-        since: When the removal began.
+        since: When the removal started.
         next: When to ask next.
         answer: The answer to the delete, or to the listing that finds the node.
         first: The answer to the write before that listing; None for a delete.
@@ -103,7 +103,7 @@ class Maintenance:
         self._session.poke()
 
     def lasting(self, entry: Entry) -> None:
-        """Watch the node of a new claim if it lasts; write into the node that the claim waits, if it still does after a while."""
+        """Watch the node of a new claim if it lasts; later note in it that the claim waits, if it does."""
         self._young.append((self._session.clock.now() + _MOMENT, entry))
         if len(self._young) == 1:
             self._session.poke()
@@ -185,7 +185,7 @@ class Maintenance:
         removal.next = now + _AGAIN
 
     def _settled(self, removal: _Removal, done: Answer, now: float) -> bool:
-        """Tell whether the answers say that the node does not exist and never will; set when to ask again if they do not."""
+        """Whether the answers say that the node is gone and never comes; if not, set when to ask again."""
         entry, first = removal.entry, removal.first
         trouble = (first.exception if first is not None else None) or done.exception
         if trouble is not None:
@@ -249,7 +249,7 @@ class Maintenance:
         entry.resized = entry.resized or "resized" in said
 
     def _look(self, entry: Entry) -> None:
-        """Read and watch a claim's own node, and write the state of the claim into it unless it is there already."""
+        """Read and watch a claim's own node, and write the claim's state into it unless it is there."""
         if entry.ended or entry.path is None:
             return
         path = entry.path
@@ -268,7 +268,7 @@ class Maintenance:
         self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """Write into the node of a claim that waited that it holds now; otherwise other clients would see no holder.
+        """Note in the node of a claim that waited that it holds now; else others would see no holder.
 
         Args:
             entry: The claim.
@@ -279,10 +279,8 @@ class Maintenance:
             self._look(entry)
 
     def _note_wait(self, entry: Entry) -> None:
-        """Write into the node of a claim that it waits, if it does. The caller then reads and watches the node; so the watch sees no event of the write."""
-        with (
-            self._session.mutex
-        ):  # a grant from here on sees what there is to correct, and corrects it after it was sent
+        """Note in a claim's node that it waits, if it does. The caller's later watch sees no event of it."""
+        with self._session.mutex:  # a grant from here on corrects this, after it was sent
             if entry.held or entry.waits or entry.ended or entry.path is None:
                 return
             entry.waits = True
@@ -301,7 +299,7 @@ class Maintenance:
             if done.successful():
                 entry.version = done.value.version
                 if "granted" in state:
-                    entry.granted = None  # until then the event of another's write has the node read, and this written, again
+                    entry.granted = None  # until then another's write makes this be read and written again
 
         request = SetData(entry.path, packed({**said, **state}), entry.version)
         self._session.connection.send(request).rawlink(written)

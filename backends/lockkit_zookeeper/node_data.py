@@ -51,7 +51,7 @@ class PackedTerms(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _words(terms: Terms) -> tuple[tuple[str, str], str]:
-    """The words that all locks with the same terms share: see ``between`` and ``data`` of :class:`PackedTerms`."""
+    """The words that locks with the same terms share: ``between`` and ``data`` of :class:`PackedTerms`."""
     said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
     if terms.max_hold is not None:
         said["max_hold"] = terms.max_hold
@@ -79,10 +79,7 @@ def packed(value: Mapping[str, Any]) -> bytes:
 def claim_info(
     name: str, place: Place, at: int, state: ClaimState, data: Mapping[str, Any], fence: int
 ) -> ClaimInfo:
-    """A claim as a fact; ``at`` is its place in the queue.
-
-    A claim ends with its session, a ttl after ZooKeeper last heard of the session. ZooKeeper does not tell when that was.
-    """
+    """A claim as a fact, ``at`` its place in the queue. ZooKeeper does not say when its session would end."""
     ttl = number(data.get("ttl", 0.0)) or 0.0
     return claim_of(
         data.get("note"),

@@ -1,4 +1,4 @@
-"""Operations for people: look at queues, annotate claims; and the records that outlive claims. Looking needs only the right to read."""
+"""Operations for people: look at queues (needs only the right to read), annotate claims; and the records."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def listed(store: ZooKeeperStore, call: Call, name: str, *, settled: bool = True
         store: The store.
         call: The call.
         name: The name.
-        settled: Whether to prove with a write that the leader still leads. Otherwise the queue may be one that a leader has which
-            was deposed: then a claim may exist that is not listed.
+        settled: Whether to prove with a write that the leader still leads. Otherwise a deposed leader may
+            have answered: then a claim may exist that is not listed.
     """
     parent = store.paths.queue(name)
     queue = read_queue((call.settled(parent) if settled else call.listed(parent)) or (), name)
@@ -54,10 +54,10 @@ def listed(store: ZooKeeperStore, call: Call, name: str, *, settled: bool = True
 
 
 def tidy(connection: Connection, parent: str, spent: Iterable[str]) -> None:
-    """Delete markers of resizes that apply to no claim any more, without waiting; a login that may only look cannot.
+    """Delete markers of resizes that apply to no claim any more, if the login may, without waiting.
 
-    No new node can have the name of an old one, because a parent gives each number once. A delete that arrives so late that the
-    parent is another one belongs to a session that has ended by then.
+    A parent gives each number once, so no new node has the name of an old one. A delete that comes so late
+    that the parent is another one belongs to a session that has ended by then.
     """
     for node in spent:
         connection.send(Delete(f"{parent}/{node}", -1))
@@ -73,7 +73,7 @@ def read_claims(
 
 
 def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
-    """The state of a claim. A client that waited writes into the node that it holds; one that never waited has written nothing."""
+    """A claim's state. A client that waited notes in the node that it holds; others have noted nothing."""
     if data.get("granted"):
         return "HELD"
     if place >= queue.fits:
@@ -101,9 +101,9 @@ def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
 
 
 def names(store: ZooKeeperStore, prefix: str, budget: float, *, deep: bool = False) -> list[str]:  # noqa: ARG001
-    """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node, which is the index; so ``deep`` changes nothing.
+    """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node: ``deep`` changes nothing.
 
-    The names include a queue that only another login may list, even if it is empty: it must not hide the others.
+    A queue that only another login may list is included, even if empty: it must not hide the others.
     """
     call, parent = store.call(budget), store.paths.queues
     nodes = call.listed(parent) or ()
@@ -128,7 +128,7 @@ def names(store: ZooKeeperStore, prefix: str, budget: float, *, deep: bool = Fal
 
 
 def namespaces(store: ZooKeeperStore, budget: float) -> list[str]:
-    """See :class:`lockkit.store.spi.Extras`. A namespace whose queues only another login may list is among them."""
+    """See :class:`lockkit.store.spi.Extras`. Includes those whose queues only another login may list."""
     call, root = store.call(budget), store.paths.everywhere
     found = []
     for namespace in call.listed(root) or ():
@@ -153,11 +153,11 @@ def annotate(
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch or the resulting note exceeds :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     call, parent = store.call(budget), store.paths.queue(name)
     own = None
-    # A waiter tells of itself: no need to look where it stands.
+    # A waiter annotates its own claim, whose path is known.
     for session, path in store.called(name, claim_id):
         if session.connection.up:
             call, own = Call(session.connection, call.end), path

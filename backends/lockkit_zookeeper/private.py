@@ -1,10 +1,10 @@
-"""The internals of kazoo that lockkit uses, and nothing else: its documentation does not promise them.
+"""The undocumented parts of kazoo that lockkit uses, and nothing else.
 
-kazoo connects, logs in, sends, reads and parses. Its own calls, retries and waits are not used: they take locks that the
-exception of a signal handler leaves locked, and they wait without a limit. kazoo documents no other way to send a request. The
-alternative would be a client for ZooKeeper's protocol (jute), about 1,000 lines.
+kazoo connects, logs in, sends, reads and parses. Its own calls, retries and waits are not used: they take
+locks that the exception of a signal handler leaves locked, and they wait without a limit. kazoo documents no
+other way to send a request. The alternative is a client for ZooKeeper's protocol (jute), about 1,000 lines.
 
-The extra ``zookeeper`` keeps kazoo below the first version that has not been tried. tests/backends/test_zookeeper_private.py
+The extra ``zookeeper`` keeps kazoo below the first untried version. tests/backends/test_zookeeper_private.py
 fails for a version that has changed one of these names.
 """
 
@@ -24,7 +24,7 @@ from kazoo.client import KazooClient
 # A connection, and its sign for giving up. The connection that kazoo's client makes catches every exception.
 from kazoo.protocol.connection import STOP_CONNECTING, ConnectionHandler
 
-# kazoo's client makes requests only inside its calls, none of which makes a container, or sends a Sync behind another request.
+# kazoo's client makes requests only inside its calls, none of which makes a container or a later Sync.
 from kazoo.protocol.serialization import (
     SASL,
     CheckVersion,
@@ -83,7 +83,7 @@ _ENDED = {
 
 
 class CreateContainer(Create2):  # type: ignore[misc]
-    """The request to create a container: the server removes it some time after its last child. kazoo has no call for it."""
+    """The request for a container, which the server removes some time after its last child. Not in kazoo."""
 
     type = 19
 
@@ -93,7 +93,7 @@ class CreateContainer(Create2):  # type: ignore[misc]
 
 
 class GetEphemerals(GetChildren):  # type: ignore[misc]
-    """The request for the paths of the session's own nodes below a path, which servers before 3.6 do not know. kazoo has no call for it.
+    """The request for the session's own nodes below a path, for servers since 3.6. Not in kazoo.
 
     The answer looks like that to GetChildren; the flag for a watch, behind the path, is not read.
     """
@@ -113,10 +113,7 @@ class EndSession(Close):  # type: ignore[misc]
 
 
 def agreement(path: str) -> Any:
-    """A write that changes nothing. Unlike a read or a ``sync``, it is answered only if a majority of the servers agree.
-
-    The servers must agree on every transaction, even on one that fails.
-    """
+    """A write that changes nothing. Even if it fails, it takes a majority, unlike a read or ``sync``."""
     return Transaction([CheckVersion(path, -1)])
 
 
@@ -158,7 +155,7 @@ class Client(KazooClient):  # type: ignore[misc]
     def send(self, request: Any) -> Answer:
         """Send a request after those that were sent before.
 
-        kazoo's own call takes a lock, and catches every exception while it wakes its thread, that of a signal handler too.
+        kazoo's own call takes a lock, and swallows a signal handler's exception while it wakes its thread.
         """
         answer = Answer(self.handler)
         ended = _ENDED.get(self._state)
@@ -189,7 +186,7 @@ class Client(KazooClient):  # type: ignore[misc]
 
     def cut(self) -> None:
         """Cut the connection; kazoo's thread closes it, and makes another unless the client was halted."""
-        # Only shut down: a descriptor that one thread closes while another uses it may belong to a new file by then.
+        # Only shut down: a descriptor closed while another thread uses it may belong to a new file by then.
         sock = self._connection._socket  # noqa: SLF001
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -233,10 +230,10 @@ class Client(KazooClient):  # type: ignore[misc]
 
 
 class KazooConnection(ConnectionHandler):  # type: ignore[misc]
-    """kazoo's connection. It reports when it connected and what it was granted, and tries each host for a moment only.
+    """kazoo's connection. It reports when it connected, with what grant, and tries each host only briefly.
 
-    ``wake`` and ``_send_request`` belong together. kazoo sends one request for each byte that wakes its thread, and the exception
-    of a signal handler can prevent a byte. Here the thread sends all requests that are there.
+    ``wake`` and ``_send_request`` belong together. kazoo sends one request for each byte that wakes its
+    thread, and a signal handler's exception can prevent a byte. Here the thread sends all waiting requests.
     """
 
     _xid: int
@@ -314,7 +311,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         try:
             return super()._connect_loop(retry)
         except ForceRetryError:
-            # A wrong certificate stays wrong, so the first attempt gives up. A session that was connected before has claims, and goes on.
+            # A wrong certificate stays wrong, so the first attempt gives up. A session with claims goes on.
             found = self._round
             final = [each for each in found.values() if each is not None]
             if self._owner.turn or not final or len(final) < max(len(found), len(self.client.hosts)):
@@ -322,7 +319,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             self._owner.refused(final[-1])
             return STOP_CONNECTING
         except Exception as error:
-            # kazoo expects no want of memory or of descriptors, for example, and would end its thread for good.
+            # kazoo expects no lack of memory or descriptors, for example, and would end its thread for good.
             self._owner.trouble = str(error) or type(error).__name__
             self.client._session_callback(KeeperState.CONNECTING)  # noqa: SLF001
             raise ForceRetryError from error

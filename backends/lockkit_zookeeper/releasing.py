@@ -18,7 +18,7 @@ __all__ = ["emergency_release", "release"]
 
 
 def release(store: ZooKeeperStore, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:  # noqa: ARG001
-    """See :meth:`lockkit.store.spi.Backend.release`, and ``abandon``. Nothing lingers, so ``how`` makes no difference.
+    """See :meth:`lockkit.store.spi.Backend.release`, and ``abandon``. Nothing lingers, whatever ``how`` says.
 
     Raises:
         Refused: The node of another client is still there.
@@ -47,7 +47,7 @@ def release(store: ZooKeeperStore, claim: Claim, budget: float, *, how: End = "r
             there = call.remove(entry.path)
     except (Refused, Unknown) as trouble:
         session.maintenance.remove(entry)  # the claim has ended, so nothing else removes it
-        # Not Refused: the next request may find this done, and would report that somebody else removed the claim.
+        # Not Refused: the next request may find this done, and report that somebody else removed the claim.
         raise Unknown(trouble.error, retry=trouble.retry, busy=trouble.busy) from trouble
     session.gone(entry)
     if there and entry.alone:

@@ -1,6 +1,6 @@
-"""Heartbeats. The keeper confirms each session in the background, so a heartbeat sends nothing for the claims that hold.
+"""Heartbeats. The keeper confirms each session in the background, so claims that hold cost no request.
 
-For the claims that wait, each beat lists their queues, one request for each name, which makes up for a lost wake.
+For the claims that wait, each beat lists their queues, one request per name, which makes up for a lost wake.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequen
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
-        Refused, Unknown: There is no answer for any of the claims. If there is for some, the others are UNKNOWN.
+        Refused, Unknown: No claim has an answer. If some have one, the others are UNKNOWN.
     """
     end = time.monotonic() + budget
     answers: list[Renewal | None] = [None] * len(beats)
@@ -151,7 +151,7 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
 
 
 def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float) -> Renewal:
-    """Answer for a claim of another client: whether it exists. It depends on that client's session, so there is no basis."""
+    """Answer for another client's claim: whether it exists. Its session is not here, so there is no basis."""
     parent = store.paths.queue(claim.terms.name)
     call = Call(store.any(end).connection, end)
     queue = read_queue(call.settled(parent), claim.terms.name)
@@ -176,7 +176,8 @@ def extend(store: ZooKeeperStore, claim: Claim, fence: int, ttl: float, budget: 
     if renewal.state == "HELD":
         raise Refused(
             CapabilityError(
-                "the ttl of a claim on ZooKeeper cannot be changed: it is the timeout of its session, which is fixed",
+                "the ttl of a claim on ZooKeeper cannot be changed: "
+                "it is the timeout of its session, which is fixed",
                 name=claim.terms.name,
             ),
             retry=False,

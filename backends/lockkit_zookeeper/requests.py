@@ -1,4 +1,4 @@
-"""The requests of one call: each is waited for within the call's budget, and one table maps kazoo's errors."""
+"""The requests of one call: each is awaited within the call's budget, and one table maps kazoo's errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TOKEN = re.compile(r"/[0-9a-f]{32}-[^/]*$")
 
 
 def _told(request: Any) -> str:
-    """Describe a request for an error: a verb and the path, without the token in the name of a claim's node."""
+    """Describe a request for an error: a verb and the path, without the token in a claim's node name."""
     if isinstance(request, Transaction):
         return f"{_told(request.operations[-1])}, in one step with others"
     return f"{_VERBS.get(type(request), 'create')} {_TOKEN.sub('/...', request.path)}"
@@ -98,13 +98,13 @@ class Call:
         if error is None:
             return answer.value
         if isinstance(error, _EXPECTED):
-            # A copy: the answer's own would refer, by its traceback, to frames that refer to the answer. Such a cycle keeps the
-            # caller's lease until a garbage collection.
+            # A copy: by its traceback the answer's own would refer to frames that refer to the answer. Such a
+            # cycle keeps the caller's lease until a garbage collection.
             raise type(error)(*error.args)
         raise explained(error, where, _told(request)) from error
 
     def pause(self, answers: Sequence[Answer]) -> None:
-        """Sleep until a row of requests is answered, once instead of once for each, because answers come in order."""
+        """Sleep until a row of requests is answered, once for all, because answers come in order."""
         answers[-1].wait(self.end - time.monotonic())
 
     def ask(self, request: Any) -> Any:
@@ -146,11 +146,11 @@ class Call:
         return nodes
 
     def settled(self, parent: str) -> list[str]:
-        """List the children of a node, none if it does not exist, once all earlier requests of this session are done or refused.
+        """List a node's children, if any, once all earlier requests of this session are done or refused.
 
-        The servers of one connection execute its requests in order, and refuse those that are still under way on an earlier
-        connection. A ``sync`` would not prove that: a leader that was deposed, and has not noticed, answers it, and knows nothing
-        of a request that its successor has executed.
+        The servers of one connection execute its requests in order, and refuse those still under way on an
+        earlier connection. A ``sync`` would not prove that: a deposed leader that has not noticed answers it,
+        and knows nothing of a request that its successor has executed.
         """
         nodes: list[str] | None = self.ask_all(agreement(parent), GetChildren(parent, None))[-1]
         return nodes or []

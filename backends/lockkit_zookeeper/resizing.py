@@ -1,20 +1,20 @@
 """Resize: a node is added to the queue, with the new capacity of all claims before it.
 
-The capacity of a claim is part of its node's name. A node cannot be renamed, and a node of another session cannot be created again.
-So a resize adds a **marker**, numbered by the server like a claim: every claim with a smaller number has the marker's capacity. A
-listing shows it together with the claims, so all clients see the change at the same point of the queue's history.
+A claim's capacity is part of its node's name. A node cannot be renamed, and one of another session cannot be
+created again. So a resize adds a **marker**, numbered by the server like a claim: every claim with a smaller
+number has its capacity. A listing shows both, so all clients see the change at the same point of the history.
 
-Claims that were held stay held, even beyond the new prefix. A listing does not show which claims these are; so the marker names the
-number up to which claims fitted before (``all`` includes claims that came between the listing and the marker). While one of them
-is beyond the prefix, nothing is granted.
+Claims that were held stay held, even beyond the new prefix. A listing does not show which these are; so the
+marker names the number up to which claims fitted before (``all`` includes claims that came between the
+listing and the marker). While one of them is beyond the prefix, nothing is granted.
 
-Some of these may not have been held: they fitted, and their owners had not asked yet. Only the owner knows that. So when it asks, and
-its claim is the last one that the marker lets hold, it replaces the marker by one that ends before the claim. Without that, two such
-claims would wait for each other for ever.
+Some of these may not have been held: they fitted, and their owners had not asked yet. Only the owner knows.
+So when it asks, and its claim is the last one that the marker lets hold, it replaces the marker by one that
+ends before the claim. Otherwise two such claims would wait for each other for ever.
 
-The same transaction writes to the data of every claim, on condition that the data is as it was read. So the queue is as listed, except
-for new claims at its end; waiters that watch these nodes are woken; and each owner learns that a marker has to be deleted with the last
-of these claims.
+The same transaction writes to the data of every claim, on condition that the data is as read. So the queue is
+as listed, except for new claims at its end; waiters that watch these nodes are woken; and each owner learns
+that a marker has to be deleted with the last of these claims.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
 
 
 def step_back(store: ZooKeeperStore, call: Call, name: str, token: str) -> None:
-    """Have the marker no longer let a claim hold that does not hold, if it is the last of these. Called for its owner, on its session.
+    """Keep the marker from letting a claim hold that does not, if it is the last of these. For its owner.
 
-    If the answer is lost and the marker comes late, the claim does not hold by then either: it would fit only after another
-    claim has gone or was resized, and then the transaction fails.
+    If the answer is lost and the marker comes late, the claim does not hold by then either: it would fit only
+    after another claim has gone or was resized, and then the transaction fails.
 
     Raises:
         Refused, Unknown: The marker may be as it was.

@@ -1,6 +1,6 @@
 """One session: its claims, and its keeper, a thread that works for the claims in the background.
 
-A basis that has run out ends every claim of the session; nothing revives it (see :mod:`lockkit_zookeeper.confirming`).
+A basis that has run out ends every claim of the session for good (see :mod:`lockkit_zookeeper.confirming`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Session:
             raise not_connected(self.connection.where, f"its session was ended ({self.ended})")
 
     def grant(self, entry: Entry) -> bool:
-        """Make a claim that fits HELD, unless it or the session has run out, or a note has been read that names it."""
+        """Make a claim that fits HELD, unless it or the session has run out, or a read note names it."""
         with self.mutex:
             now = self.clock.now()
             if entry.ended or entry.evicted or self.run_out(now):
@@ -139,7 +139,7 @@ class Session:
         self.tell(entry)
 
     def tell(self, entry: Entry) -> None:
-        """Wake the owner of a claim, if it waits; report the claim as lost, if its owner believes that it holds."""
+        """Wake a claim's owner, if it waits; report the claim as lost, if its owner believes it held."""
         entry.wake()
         believed = entry.held and entry.why != "late"
         if believed and self.clock.now() < entry.deadline:  # later the holder knows by its own clock
@@ -169,15 +169,15 @@ class Session:
             self.moved.wake()
 
     def run_out(self, now: float) -> bool:
-        """Tell whether its claims may have lapsed, which is final."""
+        """Whether its claims may have lapsed, which is final."""
         return bool(self.ended) or now >= self.basis + self.span
 
-    # -- the connection; told from kazoo's thread
+    # -- the connection; called on kazoo's thread
 
     def _connected(self, began: float) -> None:
         granted = self.connection.granted
         if self.connection.turn > 1 and granted < self.timeout - 0.001:
-            # No goodbye: holders are told now, and have until the servers' shorter timeout to stop.
+            # No goodbye: holders are notified now, and have until the servers' shorter timeout to stop.
             self.over(f"the servers changed its timeout to {granted:g} s from {self.timeout:g} s")
             return
         with self.mutex:
@@ -211,8 +211,8 @@ class Session:
         """Close the session, in the background; no claim joins it any more.
 
         Args:
-            goodbye: True to end the session on the servers, with every node that it has. Without a goodbye the nodes stand
-                until its timeout is over. None: say goodbye only if no claim of the session is left or under way.
+            goodbye: True to end the session on the servers, with all its nodes. Otherwise these stay until
+                its timeout is over. None: say goodbye only if no claim of the session is left or under way.
         """
         with self.mutex:  # in one step with the look at its claims: otherwise a claim could join in between
             self.ended, self.closed = self.ended or "closed", True
@@ -249,11 +249,11 @@ class Session:
             self._leave()
 
     def _leave(self) -> None:
-        """End the session on the servers, once one of them answers and the validity of all its claims is over.
+        """End the session on the servers, once one of them answers and the validity of its claims is over.
 
-        All claims of the session are ended, so nobody depends on it. Its nodes stand in the way of waiters, and might for long:
-        each new leader gives every session its whole timeout again. Only a client that knows the session's password can end
-        it; requests that are still under way on an earlier connection then have no effect.
+        All claims of the session are ended, so nobody depends on it. Its nodes are in the way of waiters, and
+        might be for long: each new leader gives every session its whole timeout again. Only a client with the
+        session's password can end it; requests still under way on an earlier connection then have no effect.
         """
         self.connection.close(goodbye=False)
         if self.connection.identity is None:  # there never was a session
@@ -292,7 +292,7 @@ class Session:
             )
 
     def _believed_until(self) -> float:
-        """Return when the validity of its claims is over and the notes of its evictions are not needed any more."""
+        """When the validity of its claims is over and the notes of its evictions are not needed any more."""
         claims = [entry.deadline for entry in [*self.entries.values()] if entry.held]
         return max(*claims, self.maintenance.needed_until, 0.0)
 

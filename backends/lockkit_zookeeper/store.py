@@ -47,7 +47,7 @@ class ZooKeeperStore:
     """One open store. Thread-safe; of no use in a forked child.
 
     Attributes:
-        capabilities: The capabilities on these servers: as declared for the URL, narrowed by what the servers were seen to grant.
+        capabilities: The capabilities here: as declared for the URL, narrowed by what was seen granted.
         suspect: Called with the token of a held claim that has ended without its holder's doing.
         known: Derives from the terms of a lock what all its claims have in common.
         acl: The ACL of the nodes that this client creates.
@@ -97,7 +97,7 @@ class ZooKeeperStore:
         return None
 
     def called(self, name: str, claim: str) -> Iterator[tuple[Session, str]]:
-        """The session and the path of a claim of this client, by its claim id; nothing if this client does not know them."""
+        """The session and the path of a claim of this client, by its claim id; nothing if it is unknown."""
         for session in self.sessions():
             for entry in list(session.entries.values()):
                 if entry.claim.terms.name == name and entry.path and claim_id(entry.token) == claim:
@@ -114,7 +114,7 @@ class ZooKeeperStore:
     # -- sessions
 
     def open(self, budget: float) -> None:
-        """Connect, so that a wrong address or login is told at once.
+        """Connect, so that a wrong address or login is reported at once.
 
         Raises:
             Refused: No server can be reached.
@@ -122,14 +122,14 @@ class ZooKeeperStore:
         self._session(self._default, time.monotonic() + budget)
 
     def for_claim(self, terms: Terms, end: float) -> tuple[Session, Terms]:
-        """Return a session for a new claim, and the terms with the ttl that the servers grant: the session's timeout.
+        """Return a session for a new claim, and the terms with the ttl granted: the session's timeout.
 
         Args:
             terms: The terms of the claim.
             end: When to give up, on ``time.monotonic()``.
 
         Raises:
-            Refused: There is none in time; or the servers grant too short a timeout, or with ``strict`` another one than was stated.
+            Refused: None in time; or too short a timeout is granted, or if ``strict`` not the one asked for.
         """
         ttl, exact = terms.ttl, self._strict and terms.asked is not None
         session = self.at(ttl, end, exact=exact)
@@ -144,7 +144,7 @@ class ZooKeeperStore:
         return session, known.setdefault(granted, terms._replace(ttl=granted))
 
     def at(self, ttl: float, end: float, *, exact: bool = False, lasting: float = 0.0) -> Session:
-        """Return a session with a timeout as near to this ttl as the servers grant, with at least half of it left.
+        """Return a session with a timeout as near to this ttl as the servers grant, and half of it left.
 
         Args:
             ttl: Seconds.
@@ -153,7 +153,7 @@ class ZooKeeperStore:
             lasting: Seconds that the timeout is to have at least.
 
         Raises:
-            Refused: There is none in time; or the servers grant only a shorter timeout than ``lasting``, or than is safe.
+            Refused: None in time; or only a shorter timeout is granted than ``lasting``, or than is safe.
         """
         wish = ttl if exact else fitted(ttl, self.capabilities)
         session = self._session(_timeout(wish), end, 0.0 if exact else self.address.tick, lasting)
@@ -168,12 +168,15 @@ class ZooKeeperStore:
         return session
 
     def _too_short(self, needed: float, granted: float) -> ConfigError:
-        """Return the error for a timeout that is too short to be used: what the servers grant, and how to change that."""
+        """Return the error for too short a timeout: what the servers grant, and how to change that."""
         tick, margin = self.address.tick, self.address.margin
         text = f"the servers grant sessions of at most {granted:g} s, and this needs {needed:g} s at least"
         hint = "raise maxSessionTimeout in zoo.cfg on the servers"
         if needed <= least(tick, margin):
-            hint += f"; the least follows from ticks of {tick:g} s: if tickTime in zoo.cfg is shorter, write it as ?tick="
+            hint += (
+                f"; the least follows from ticks of {tick:g} s: "
+                "if tickTime in zoo.cfg is shorter, write it as ?tick="
+            )
         return ConfigError(f"{self.address.shown}: {text}", hint=hint)
 
     def any(self, end: float) -> Session:
@@ -216,13 +219,13 @@ class ZooKeeperStore:
         return session
 
     def _nearest(self, timeout: float, near: float, lasting: float) -> Session | None:
-        """The open session with the nearest timeout, at most ``near`` seconds away and ``lasting`` seconds long at least."""
+        """The open session of at least ``lasting`` seconds with the nearest timeout, within ``near``."""
         open_ones = [each for each in self._sessions if not each.ended and each.timeout >= lasting]
         nearest = min(open_ones, key=lambda each: abs(each.timeout - timeout), default=None)
         return None if nearest is None or abs(nearest.timeout - timeout) > near else nearest
 
     def _is_full(self) -> bool:
-        """Whether there are as many sessions as there may be, each with claims. Ends one without claims instead, the longest unused first."""
+        """Whether no session may be added, after a try to end the longest unused one without claims."""
         open_ones = [each for each in self._sessions if not each.ended]
         if len(open_ones) < _MOST_SESSIONS:
             return False
@@ -276,7 +279,7 @@ class ZooKeeperStore:
                 self.drop(session)
 
     def close(self) -> None:
-        """Close the store. A session without claims is ended; one with claims lasts until its timeout, as its claims do."""
+        """Close the store. A session without claims is ended; the others last until their timeout."""
         self._closed = True
         if not self._origin.is_here():
             return
@@ -291,13 +294,13 @@ class ZooKeeperStore:
     # -- what is remembered of others
 
     def remember(self, path: str, info: ClaimInfo) -> None:
-        """Keep what was seen of a claim that stands in the way."""
+        """Keep what was seen of a claim in the way."""
         if len(self.heads) >= _HEADS:
             self.heads.clear()
         self.heads[path] = info
 
     def may_read(self, parent: str) -> bool:
-        """Tell whether to read who holds a lock for a waiter, and count that; False if it was read often just now, so that it would be old at once."""
+        """Whether to read who holds a lock for a waiter, counting it; False if it was read often just now."""
         now = self.clock.now()
         reads = [at for at in self._reads.get(parent, ()) if at > now - HOLDER_READ_INTERVAL]
         if len(reads) >= _READS:
@@ -314,7 +317,7 @@ class ZooKeeperStore:
         self._empty[parent] = None
 
     def should_be_empty(self, parent: str) -> bool:
-        """Tell whether a queue should be empty: a guess, good for one try."""
+        """Whether a queue should be empty: a guess, good for one try."""
         return self._empty.pop(parent, _EMPTY) is None
 
 

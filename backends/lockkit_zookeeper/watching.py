@@ -1,8 +1,8 @@
 """Watches on the nodes in a waiter's way, and on the session of the waiter's own claim.
 
-Watches are set with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left on
-the server. kazoo drops all watches when a connection is cut; a session that comes back arms them anew and wakes its waiters.
-A write to a node matters only after a resize.
+Watches are set with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and
+no watch is left on the server. kazoo drops all watches when a connection is cut; a session that comes back
+arms them again and wakes its waiters. A write to a node matters only after a resize.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class NodeWatch:
         self._connection.send(GetData(path, changed)).rawlink(read)
 
     def _left(self) -> None:
-        """Act on the end of a claim in the way. As a rule there is room now; after a resize others may be in the way."""
+        """Act on the end of a claim in the way. As a rule there is room now; after a resize perhaps not."""
         if any(self._resized.values()):
             self._list()
         else:
@@ -102,8 +102,8 @@ class NodeWatch:
         """List the queue after a resize: wake if there is room, else watch what is in the way now.
 
         Args:
-            again: Whether the queue has changed since the waiter asked, so that it may have to step back now. (If it could not step
-                back, it must not be woken for that over and over.)
+            again: Whether the queue has changed since the waiter asked, so that it may have to step back now.
+                (A waiter that could not step back must not be woken for that over and over.)
         """
         self._connection.send(GetChildren(self._parent, None)).rawlink(partial(self._listed, again))
 
