@@ -1,8 +1,8 @@
-"""Adopt a job that already runs: take a claim on the cards that it computes on, for as long as it runs and this process keeps the claim.
+"""Adopt a job that already runs: claim the cards that it computes on, while it and this process run.
 
-The claim is tried, and never queues: the job will not wait. It does not pass the gate either, because at the gate stands the request that waits
-for the very card that the job computes on, and no other request can have that card before the job ends. One try of all cards at once holds
-nothing while it waits, so it waits for nobody in a circle.
+The claim is tried, and never queues: the job will not wait. It does not pass the gate either: the request at
+the gate may wait for the very card that the job computes on. One try of all cards at once holds nothing while
+it waits, so no circle of waiting requests can form.
 
 The claim lives by its ttl on every store. The embedded store also sees its keeper die.
 """
@@ -67,7 +67,7 @@ class _PoolWithoutGate(Pool):
     """The cards of a host, of which some are tried at once without the gate."""
 
     def try_these(self, taken: Mapping[str, int]) -> Leases | None:
-        """Hold these weights of these cards, and of those that they stand within; None if one of them cannot be had."""
+        """Hold these weights of these cards, and of the cards of slices; None if one of them is not free."""
         weights: dict[str, int] = {}
         for member, weight in taken.items():
             for name in (member, self.within.get(member)):
@@ -100,7 +100,7 @@ def adopt(
         family: The pids of the descendants of the job, which belong to it.
 
     Raises:
-        ConfigError: The job computes on no card, or not on one that is named, or it has ended; the error says what to do.
+        ConfigError: The job computes on no card, or not on a named one, or has ended, with what to do.
         DevicesUnavailable: Nothing can be said about any card.
         BackendError: The store does not answer.
     """
@@ -154,8 +154,8 @@ def adopt(
 def let_go(adopted: Adopted, job: RunningJob, reason: str) -> None:
     """Release the cards of a job.
 
-    After its end a whole card is cleaned as after any other, but no process is ended, and the next holder gets a receipt. A share, and a card on
-    which the job goes on, are left as they are: without a receipt, so the next holder is told that the state is unknown.
+    After the job's end, a whole card is cleaned and gets a receipt as usual, but no process is ended. A
+    share, or a card that the job still uses, is left as it is: its state is unknown to the next holder.
     """
     if not job.ended():
         forget_held_cards(adopted.leases)
@@ -167,7 +167,7 @@ def cards_to_adopt(
 ) -> tuple[Device, ...]:
     """The cards to adopt with a job: those on which it computes, or those that are named.
 
-    A named card on which the job is not seen will do only if the driver does not say who computes there, as in a container.
+    A named card without the job in sight will do only if the driver hides who computes, as in a container.
 
     Args:
         job: The job.
@@ -212,7 +212,8 @@ def _on_no_card(
         )
     if not all(map(_tells_all, usable)):
         return ConfigError(
-            f"whether {job} computes on a GPU cannot be told, because the driver does not say whose processes it sees",
+            f"whether {job} computes on a GPU cannot be told,"
+            " because the driver does not say whose processes it sees",
             hint="name its GPU, if you know it: --gpu UUID",
         )
     return ConfigError(
@@ -222,7 +223,7 @@ def _on_no_card(
 
 
 def _refuse_holder(client: Client, job: RunningJob, pool: str, snapshot: Snapshot) -> None:
-    """Refuse a job that holds cards itself, such as a ``lockkit run``: it computes on none, but what it started does. One request for each card.
+    """Refuse a job that holds cards itself, such as ``lockkit run``. One request for each card.
 
     Raises:
         ConfigError: The job holds a card.
@@ -249,7 +250,7 @@ def _tells_all(device: Device) -> bool:
 
 
 def _others_beside(job: RunningJob, devices: Sequence[Device], family: Collection[int]) -> tuple[str, ...]:
-    """A sentence for each card on which others compute beside the job, so that it cannot be held whole for it."""
+    """A sentence for each card that cannot be held whole for the job, because others compute on it."""
     told: list[str] = []
     for device in devices:
         others: list[DeviceProcess] = [
@@ -257,7 +258,7 @@ def _others_beside(job: RunningJob, devices: Sequence[Device], family: Collectio
         ]
         seen = len(others) < len(device.processes or ())
         if not seen:
-            others = others[1:]  # one of those that cannot be told is the job
+            others = others[1:]  # one of the unknown ones is the job
         if others:
             who = "; ".join(map(process_words, others))
             told.append(f"{short_name(device)}: others compute on it, too: {who}")
@@ -265,7 +266,7 @@ def _others_beside(job: RunningJob, devices: Sequence[Device], family: Collectio
 
 
 def _as_without(job: RunningJob, device: Device, family: Collection[int]) -> Device:
-    """A card as it would be without the job, to which everything belongs there that is not known to be of others."""
+    """A card as it would be without the job: every process not known to be another's counts as the job's."""
     if device.processes is None:
         return device._replace(used=0)
     others = tuple(one for one in device.processes if one.pid not in (None, job.pid, *family))
@@ -282,7 +283,8 @@ def _check_share(job: RunningJob, devices: Sequence[Device], memory: int | None)
         used = max((one.memory or 0 for one in device.processes or () if one.pid == job.pid), default=0)
         if memory is not None and used > memory:
             raise ConfigError(
-                f"{job} uses {show(used)} of {short_name(device)} already, and {show(memory)} are to be declared",
+                f"{job} uses {show(used)} of {short_name(device)} already,"
+                f" and {show(memory)} are to be declared",
                 hint=f"declare at least what it uses: --gpu-mem {-(-used // MIB)}MiB",
             )
 
@@ -331,7 +333,7 @@ def _with_note(options: Options, job: RunningJob) -> Options:
 
 
 def _owner_of_claims(owner: Owner, job: RunningJob) -> Owner:
-    """The owner of the claims: the process that keeps them, since its life is that of the claim, with the job in its program."""
+    """The owner of the claims: the process that keeps them, with the job in its program."""
     user = "" if job.user == owner.user else f"{job.user}'s "
     room = _LONGEST - len(f"keeper of {user} pid {job.pid}")
     return owner._replace(program=printable(f"keeper of {user}{job.program[:room]} pid {job.pid}"))

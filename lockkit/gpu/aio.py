@@ -54,19 +54,19 @@ class AsyncGpuLeases(AsyncPoolLeases):
     held_cards: HeldCards
 
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
-        """Release the cards; see :meth:`lockkit.aio.AsyncLeases.release`. From then on they are watched no more."""
+        """Release the cards, and end their watch; see :meth:`lockkit.aio.AsyncLeases.release`."""
         try:
             return await super().release(reason, raise_failed=raise_failed)
         finally:
             look_soon()
 
     def environment(self, by: By | None = None) -> Mapping[str, str]:
-        """The variables with which a child process sees these cards only; see :meth:`lockkit.gpu.GpuLeases.environment`."""
+        """The variables that show a child only these cards; see :meth:`lockkit.gpu.GpuLeases.environment`."""
         self.ensure_held()
         return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
-        """Set the variables of :meth:`environment` in this process; see :meth:`lockkit.gpu.GpuLeases.visible`. Other tasks see them, too."""
+        """Set :meth:`environment` for all tasks of this process, as :meth:`lockkit.gpu.GpuLeases.visible`."""
         return EnvironmentSet(self.environment(by))
 
 
@@ -115,7 +115,7 @@ class _CardPool(AsyncPool):
 
 
 class AsyncGpuPool:
-    """A reusable factory of leases on cards of this host, made by :func:`lockkit.gpu.aio.pool`: as :class:`~lockkit.gpu.GpuPool`, with ``await``."""
+    """A reusable factory of leases on this host's cards: :class:`~lockkit.gpu.GpuPool`, with ``await``."""
 
     def __init__(
         self, client: AsyncClient, *, simulate: int | None, host: str | None, options: Options
@@ -150,8 +150,8 @@ class AsyncGpuPool:
     ) -> Acquiring[AsyncGpuLeases]:
         """Wait for some cards and hold them: ``await`` it, or ``async with cards.acquire() as leases:``.
 
-        Arguments and errors as for :meth:`lockkit.gpu.GpuPool.acquire`. The driver and the store are asked on threads, so the loop goes on.
-        A cancelled acquire leaves nothing in the store.
+        Arguments and errors as for :meth:`lockkit.gpu.GpuPool.acquire`. Threads ask the driver and the store,
+        so the loop goes on. A cancelled acquire leaves nothing in the store.
         """
 
         async def acquired() -> AsyncGpuLeases:
@@ -202,5 +202,5 @@ def card_pool(client: AsyncClient, cards: HostCards, checked: CheckedRequest, op
 def pool(
     client: AsyncClient, *, simulate: int | None = None, host: str | None = None, **options: Unpack[Options]
 ) -> AsyncGpuPool:
-    """The cards of this host as a pool, for an :class:`lockkit.aio.AsyncClient`. Arguments and errors as for :func:`lockkit.gpu.pool`."""
+    """The cards of this host as a pool; arguments and errors as for :func:`lockkit.gpu.pool`."""
     return AsyncGpuPool(client, simulate=simulate, host=host, options=options)

@@ -1,7 +1,8 @@
-"""The capacity of each card in its pool, in MiB. The first user of a card writes its capacity into the card's record, where only ``lockkit resize`` changes it.
+"""The capacity of each card in its pool, in MiB, as its first user recorded it.
 
-What a driver calls all the memory of a card changes with its version and with error correction. If each client used the number of its own
-driver, claims of different capacities would stand in one queue, and no claim behind the first one could hold.
+Only ``lockkit resize`` changes the record. The memory that drivers report depends on their version and on
+error correction. With each client's own number, a queue would have several capacities, and only its first
+claim could hold.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["capacities", "seen", "slices_in"]
 
 
 def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
-    """The capacity of each card and slice, by UUID, without those whose memory cannot be told, and those whose records are damaged. One request for each and one for all, more at the first use.
+    """The capacity of each card and slice, by UUID, if its memory is known, and its record undamaged.
 
     Raises:
         BackendError: The store does not answer.
@@ -53,7 +54,7 @@ def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[
 
 
 def _fixed(records: Records, name: str, room: int, device: Device) -> int | None:
-    """The capacity that the record of a card has; if it has none, write this one, and what the card is. None if the record is damaged."""
+    """The capacity in the record of a card, written now if it has none; None if the record is damaged."""
     record = records.record(name)
     if is_damaged(record):
         return None

@@ -1,4 +1,4 @@
-"""The check of a card after its grant, for a request with a preflight: a card that it finds faulty is quarantined, and somebody is told."""
+"""The check of a card after its grant, for a request with a preflight; a faulty card is quarantined."""
 
 from __future__ import annotations
 

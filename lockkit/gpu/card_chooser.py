@@ -45,7 +45,7 @@ _MARGIN = 0.1
 
 
 class CardChooser:
-    """Tells which cards will do for one request; see :class:`~lockkit.Chooser`.
+    """Choose the cards for one request; see :class:`~lockkit.Chooser`.
 
     Args:
         request: The request.
@@ -56,15 +56,15 @@ class CardChooser:
         marks: The marks of quarantined cards, in words, by UUID; a request to the store.
         handover: Learns how the last holders left the cards; None if that does not matter.
         now: The time, in seconds.
-        preflight: Computes on a card after its grant, by the end of the request; why it did not pass, or None.
+        preflight: Computes on a card after its grant, by the end of the request; why it failed, or None.
         fault_check: Quarantines free cards that are faulty; None to skip them only.
-        home: Refuses cards that may be held under a former name of the host; None if the host has had one name for ever.
+        home: Refuses cards that may be held under a former name of the host; None if it never had another.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
         began: The time at which a request that ends began; None if that is not known.
         until: The time at which the request ends, and up to which memory may drain; None for never.
-        looked: The last look at all cards, with what the store knew of them; None before the first one, and while one is not possible.
+        looked: The last look at all cards, with the store's facts; None before the first, or if it failed.
     """
 
     every = EVERY
@@ -108,7 +108,7 @@ class CardChooser:
         self.looked: Seen | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
-        """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place.
+        """See :class:`~lockkit.Chooser`. A request keeps its place while the driver does not answer.
 
         Raises:
             BackendUnavailable: The cards have another home by now, or the store has been away for too long.
@@ -134,13 +134,13 @@ class CardChooser:
         failed |= dict.fromkeys(hidden, "the driver does not show it")
         refused = {**choice.refused, **failed}
         self.looked = Seen(self.request, snapshot, facts, failed, kept=tuple(held))
-        # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
-        # Only cards that the request knew when it began: its pool was made of those, and a card that comes later is no member of it.
+        # No `never`: an impossible request was refused before it queued, and a lost card may come back.
+        # Only cards known at the start: they are the members of the pool, and a later card is none.
         free = [uuid for uuid in self._known if uuid not in failed and uuid not in suspects]
         good = [uuid for uuid in choice.order if uuid in free]
-        # Suspects come first, or a request that gets what it wants elsewhere would leave them to the next one. `judge` passes none of them.
+        # Suspects come first, or a request with enough other cards would not check them. `judge` passes none.
         refused = {uuid: refused[uuid] for uuid in self._known if uuid in refused and uuid not in suspects}
-        # Cards that only a person gives back: whoever needs them must not keep the others from all behind.
+        # Cards that only a person gives back: a request for them must not block later ones from all others.
         left_alone = () if self._fault_check is None else self._fault_check.left_alone
         able = [
             uuid
@@ -189,11 +189,11 @@ class CardChooser:
         return LockInfo(uuid, self._claims(uuid)).holders
 
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
-        """The last choice once more, for the store does not answer: the request keeps its place as long as one in an ordinary queue does.
+        """The last choice once more, while the store is away: the request waits on as in an ordinary queue.
 
         While the store is only busy, there is no limit but that of the request.
 
-        No card is held by an old choice alone: each is judged after its grant, and refused if that cannot be done.
+        No card is held by an old choice alone: each is judged after its grant, and refused if that fails.
 
         Raises:
             BackendUnavailable, OutcomeUnknown: The store has been away for too long.
@@ -211,11 +211,11 @@ class CardChooser:
     def judge(self, member: str) -> str | None:
         """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.
 
-        A card of which others hold a part is judged by its free memory only: what computes on it may be theirs. One that has passed before, and was kept, is
-        looked at again, but not waited for, nor computed on.
+        A card of which others hold a part is judged by its free memory only: its processes may be theirs. A
+        kept card that has passed before is looked at again, but not waited for or computed on.
 
         Raises:
-            CapacityMismatch: The request is for whole cards, and this one has had another capacity since, twice in a row.
+            CapacityMismatch: The request is for whole cards, and this one was resized twice meanwhile.
         """
         kept = member in self._passed
         try:
@@ -238,7 +238,7 @@ class CardChooser:
             self._resized.add(member)  # a resize that is refused puts the old capacity back
             return "it was resized just now"
         except (BackendUnavailable, OutcomeUnknown) as error:
-            return _silent(error)  # who cannot tell says no
+            return _silent(error)  # unknown counts as no
 
     def _checked(self, member: str) -> str | None:
         """Compute on a card that is as it should be otherwise."""
@@ -261,7 +261,7 @@ class CardChooser:
         return self._fault_check.take(device, granted(self._claims(member)))
 
     def failed(self) -> dict[str, str]:
-        """Why cards have not passed their preflight lately, by UUID; they are not tried again so soon. For any thread."""
+        """Why cards failed their preflight lately, by UUID: no new try so soon. Thread-safe."""
         now = self._now()
         return {uuid: why for uuid, (at, why) in [*self._failed.items()] if now - at < _AGAIN}
 
@@ -300,7 +300,7 @@ class CardChooser:
             self._sleep(min(_PAUSE, left))
 
     def _left(self, card: Card, holders: Sequence[ClaimInfo]) -> Receipt | None:
-        """How the last holder left a card, if memory of it is in use that nobody has. One request then, and none otherwise."""
+        """How the last holder left a card, if unowned memory of it is in use. One request then, else none."""
         return self.handover.left(card.device.uuid, holders) if self.handover and left_over(card) else None
 
     def receipts(self, members: Sequence[str]) -> Mapping[str, Receipt]:

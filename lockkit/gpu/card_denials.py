@@ -1,4 +1,4 @@
-"""The words for a request that got no cards: why each card did not do, and which option or command would help. Pure: no I/O."""
+"""The words for a request that got no cards: why not each card, and which option or command would help."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
         request: The request.
         snapshot: All cards.
         facts: The facts of the store, by UUID.
-        failed: Why else cards do not do, by UUID: they did not pass a check after their grant, or the driver does not show them.
+        failed: Other refusals, by UUID: a check after the grant failed, or the driver does not show the card.
         more: The number of cards for which the request of a holder still waits, by claim id.
         kept: The UUIDs of the cards that the request had got by then.
     """
@@ -76,7 +76,7 @@ class Ways(NamedTuple):
     user: str = ""
 
     def look(self) -> str:
-        """The command that shows the cards, to go behind a sentence; empty if no command reaches the store."""
+        """The command that shows the cards, to follow a sentence; empty if no command reaches the store."""
         return (
             f", or look{self.store.first} with: lockkit gpu ls{self.store.options}{self.options}"
             if self.store.reachable
@@ -94,11 +94,11 @@ PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to 
 
 
 def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool = False) -> tuple[str, ...]:
-    """Why each card that might do for a request one day does not do now: who holds it, or why else. Cards of which the same is said share a sentence.
+    """Why each possible card does not do now: its holder, or another reason. Equal reasons share a sentence.
 
     Args:
         seen: The look.
-        others: The request that is the first in the queue of this host's cards, in words; empty if no other one is in it.
+        others: The first request in the queue of this host's cards, in words; empty if no other one waits.
         over: Whether the request is over, and has given back what it had got.
         apart: Whether each card has a sentence of its own, for programs.
     """
@@ -134,19 +134,14 @@ def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool
 
 
 def _asked(request: CardRequest, uuid: str) -> bool:
-    """Whether a card that tells only its UUID, or not even that, might be one of those that a request asks for."""
+    """Whether a card with only a UUID, or not even that, might be one that a request asks for."""
     if request.ids is not None:
         return uuid in request.ids
     return request.visible is None or not uuid or uuid in request.visible
 
 
 def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:
-    """The options and commands with which cards would do that do not do now, a phrase each. A card that is held or faulty has none.
-
-    Args:
-        seen: The look.
-        ways: How they are written.
-    """
+    """The options and commands that would make more cards do, a phrase each; none for held or faulty ones."""
     dirty: list[Card] = []
     busy: list[Card] = []
     marked: dict[str, list[Card]] = {}
@@ -172,7 +167,7 @@ def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:
 
 
 def none_at_hand(seen: Seen) -> bool:
-    """Whether no holder's release ends the wait of a request: each card that might do is in a state that a person must change or accept."""
+    """Whether no release would help: each possible card is in a state that a person must change or accept."""
     at = seen.snapshot.taken
     return all(
         card.device.uuid not in seen.kept and why_not_now(seen.request, card, facts, at) is not None
@@ -210,10 +205,7 @@ def denied(
 
 
 def _own_jobs(busy: Sequence[Card], ways: Ways) -> list[str]:
-    """The commands that put jobs of the user under a claim, so that all see them and a release ends the wait: one phrase, or none.
-
-    Not for a card on which several processes compute, because which of them is the job cannot be told.
-    """
+    """The commands that put the user's own jobs under a claim, as one phrase; none if a job is in doubt."""
     lines: dict[str, None] = {}
     for card in busy:
         (process, *others) = card.device.processes or (None,)

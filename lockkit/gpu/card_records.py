@@ -17,8 +17,8 @@ __all__ = ["record_words"]
 def record_words(name: str, record: Record) -> str:
     """The record of a card: ``GPU 0 (NVIDIA H100), 80 GiB for its holders, left clean by ann@box``.
 
-    Empty if the name is not that of a card, or its record says nothing of these. Nobody holds the card: of a holder that ended without a receipt, the
-    state in which it left the card is unknown.
+    Empty if the name is not that of a card, or its record says nothing of these. Nobody holds the card: if a
+    holder ended without a receipt, the state in which it left the card is unknown.
 
     Args:
         name: The name of the lock.

@@ -32,9 +32,9 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 def finding(
     config: Config, plugins: PluginManager, *, client: Client | None = None, driver: Path = _DRIVER
 ) -> Finding:
-    """Whether GPUs are known and can be asked for, whether one of them is faulty, and whether a driver hangs. A host without any is in order.
+    """Report whether GPUs are usable, whether one is faulty, and whether a driver hangs. None is in order.
 
-    Cards are counted as ``lockkit gpu ls`` counts them. If the store cannot say who holds them, none is called free.
+    Cards are counted as in ``lockkit gpu ls``. If the store cannot name the holders, no card is called free.
 
     Takes some seconds at most, also where a driver hangs.
 
@@ -56,7 +56,10 @@ def finding(
     found = cards(seen)
     faulty = [card for card in found if card.state == "faulty"]
     of_store, waiting = _known(client, seen) or ({}, 0)
-    told = f"{summary(joined(seen, of_store), waiting) if of_store else of_drivers(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
+    told = (
+        f"{summary(joined(seen, of_store), waiting) if of_store else of_drivers(found)}"
+        f"{' (simulated)' if asked[0].name == 'simulated' else ''}"
+    )
     if not all(map(has_returned, asked)):
         return Finding("gpu", "warning", "; ".join((told, *seen.remarks)), "a card may hang: see dmesg")
     try:

@@ -1,12 +1,12 @@
-"""Choose cards for a request: the ones that will do, in which order, and why the others will not. Pure: no I/O.
+"""Choose cards for a request: the usable ones in order, and why the others will not do. Pure: no I/O.
 
 Rules kept here:
 
-- A card that somebody holds will do once it is free, so the request queues for it: what its holder has in memory says nothing.
-- A card that nobody holds, and on which programs compute all the same or too much memory is in use, is busy (unmanaged), and skipped.
+- A held card will do once it is free, so the request queues for it, whatever memory its holder uses.
+- A card that computes, or has too much memory in use, without a holder is busy (unmanaged), and skipped.
 - What is not known counts as the worst case.
 - A request for several gets whole cards, because CUDA shows a process no card beside a slice.
-- The cards that the program held last come first, then those with most free memory. Held cards come behind all others.
+- The cards that the program held last come first, then those with most free memory. Held cards come last.
 - A request that no wait can meet says so at once, with the reason for each card.
 """
 
@@ -55,9 +55,9 @@ class CardRequest(NamedTuple):
         accept_dirty: Whether cards will do of which the last holder left memory in use.
         settle: Seconds after the end of a hold in which memory may still drain.
         last: The UUIDs of the cards that the program held last.
-        preflight: The Python with whose torch or cupy each card is checked after its grant; None for no such check.
+        preflight: The Python whose torch or cupy checks each card after its grant; None for no check.
         hidden: Why cards that the program may not see will not do.
-        capacities: The bytes of each card, by its UUID, that its record lets claims share; nothing for a card without a record.
+        capacities: The bytes of each card, by UUID, that its record lets claims share; none without a record.
     """
 
     count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
@@ -83,7 +83,7 @@ class CardFacts(NamedTuple):
         released: When the last hold ended, in seconds since the epoch; None if that is not known.
         quarantine: The mark that keeps it from everybody, in words; empty if it is not quarantined.
         receipt: How its last holder left it; None if that is not known, or does not matter.
-        marked: The UUID that has the mark: that of the card, or of the card that it is a slice of; empty if it is not quarantined.
+        marked: The UUID that has the mark: of the card, or of the card that it is a slice of; else empty.
     """
 
     holders: tuple[ClaimInfo, ...] = ()
@@ -100,7 +100,7 @@ _NOT_NAMED = "it is not among the cards that were asked for"
 def choose(
     request: CardRequest, snapshot: Snapshot, held: dict[str, CardFacts], mine: Sequence[str] = ()
 ) -> Choice:
-    """Tell which cards will do now, the best first, and why each other one will not.
+    """Choose the cards that will do now, the best first, and say why each other one will not.
 
     Args:
         request: The request.
@@ -164,7 +164,7 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
 
 
 def may_pass(request: CardRequest, devices: Sequence[Device]) -> bool:
-    """Whether what is in the way of a request that cannot be met may only be that the driver does not answer about some cards now."""
+    """Whether only cards that do not answer now are missing for a request that cannot be met."""
     fit = sum(bool(one.uuid) and never_fits(request, one) is None for one in devices)
     silent = sum(one.silent and (request.ids is None or one.uuid in request.ids) for one in devices)
     return fit < request.count <= fit + silent
@@ -201,17 +201,17 @@ def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) ->
 
 
 def holders_of_slice(own: tuple[ClaimInfo, ...], of_card: Sequence[ClaimInfo]) -> tuple[ClaimInfo, ...]:
-    """The claims that hold a slice: its own, or else those that hold the whole of its card, from before it was divided.
+    """The claims that hold a slice: its own, or else claims on its whole card from before it was divided.
 
     Args:
         own: The claims that hold the slice.
-        of_card: The claims that hold its card, or a part of it. The holder of a slice has one among them, for a part.
+        of_card: The claims that hold its card, or a part of it; each holder of a slice has one, for a part.
     """
     return own or tuple(one for one in of_card if one.weight >= one.capacity)
 
 
 def left_over(card: Card) -> bool:
-    """Whether memory of a card is in use, and no process has it: what its last holder left, if there was one."""
+    """Whether memory of a card is in use without a process: what its last holder left, if there was one."""
     return card.state == "busy" and card.device.processes == ()
 
 
@@ -242,7 +242,7 @@ def _of_all(devices: Sequence[Device], count: int) -> str:
 
 
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
-    """The sentence for a request that no wait can meet, or that cannot be met before the driver answers. A card that the driver has lost may have no UUID, and only its faults to tell."""
+    """The sentence for a request that cannot be met, ever or now. A lost card may have no UUID."""
     passes = may_pass(request, [card.device for card in known])
     wanted = f"{how_many(request.count)} {'cannot be had now' if passes else 'can never be had'}"
     if fit and fit == len(known):

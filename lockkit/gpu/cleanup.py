@@ -1,15 +1,15 @@
-"""The cleanup of a card at its release: lockkit's own hook ``lockkit_cleanup`` for cards, and the receipt that the next holder gets.
+"""The cleanup of a card at its release, by lockkit's own ``lockkit_cleanup``, and the receipt for the next.
 
 In this order, within the budget of a hook, while the card is still held:
 
-1. Frameworks that this program has imported give back the memory that they do not use. Not in ``lockkit run``, whose command has ended.
-2. Processes that the holder started since the grant, and that still use the card, get TERM, and KILL if they do not end.
-3. What the driver takes time to give back is waited for, until the card is as it was at the grant.
-4. The receipt says how the card is left: clean, dirty with how much and whose, or unknown. It stands in the card's record.
-5. A card that is faulty, or at which its driver or a framework hangs, is quarantined, if enough others are left.
+1. Frameworks that this program has imported free unused memory. Not in ``lockkit run``, whose command ended.
+2. Processes that the holder started since the grant, and that still use the card, get TERM, then KILL.
+3. The cleanup waits for memory that the driver returns late, until the card is as it was at the grant.
+4. The receipt in the card's record says how the card is left: clean, dirty (how much, whose) or unknown.
+5. A card is quarantined if it is faulty, or its driver or a framework hangs, and enough others are left.
 
-What a process itself holds stays until it ends: what the program still refers to, and the context of CUDA. The receipt says so, an alert is raised,
-and the lock is released all the same.
+The memory of a live process stays until it ends: what the program still refers to, and the context of CUDA.
+The receipt says so, an alert is raised, and the lock is released all the same.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ if TYPE_CHECKING:
 __all__ = ["lockkit_cleanup"]
 
 _RESERVE, _SHARE = 2.5, 0.3
-"""Seconds, and the share of the budget, that are kept for the store: the receipt must be written in any case."""
+"""Seconds, and the share of the budget, kept for the store: the receipt must be written in any case."""
 _GRACE = 2.0
 """Seconds from TERM to KILL, at most."""
 _PAUSE = 0.1
 _TOGETHER = 5.0
-"""Seconds after the end of a shared wait from which on a card was released by itself, and has a wait of its own."""
+"""Seconds after a shared wait's end; a card released later was released alone, and gets its own wait."""
 _SURE = 0.6
-"""The part of the patience with a driver (``gpu.patience``) without an answer after which it hangs: of 5 s, one that wakes up takes one or two."""
+"""The part of ``gpu.patience`` after which a silent driver hangs: a waking one takes 1-2 s of 5 s."""
 
 
 @hookimpl(trylast=True)
 @only_for_devices
 def lockkit_cleanup(context: CleanupContext) -> None:
-    """Clean a card of this host before it is released, and leave a receipt. What plugins and callbacks free is freed by now.
+    """Clean a card of this host before its release, after plugins and callbacks, and leave a receipt.
 
     Raises:
         BackendError: The receipt could not be written.
@@ -89,13 +89,13 @@ class _Cleanup:
         self._inside = context.where == "process"
         self._errors: list[str] = []
         self._hangs = ""
-        """Why the card is quarantined: its driver or a framework has not answered. Not for code of the user's, which says nothing about the card."""
+        """Why the card is quarantined: its driver or a framework hangs. Code of the user does not count."""
         self._doubts = False
         self._snapshot: Snapshot | None = None
         self._terminated: float | None = None
 
     def run(self) -> None:
-        """Clean the card, and tell how it is left."""
+        """Clean the card, and report how it is left."""
         held, context = self._held, self._context
         if context.overrun:
             self._doubt(f"the cleanup of {', '.join(context.overrun)} has not ended")
@@ -155,7 +155,7 @@ class _Cleanup:
     # -- what is left
 
     def _settled(self) -> Device | None:
-        """The card when it is as it was at the grant, or when no more can be waited for; None if it cannot be seen."""
+        """The card once it is as at the grant, or once the time is up; None if it cannot be seen."""
         group = self._held.group
         now = time.monotonic()
         if group.until is None or now > group.until + _TOGETHER:
@@ -198,7 +198,7 @@ class _Cleanup:
         return None
 
     def _doubt(self, error: str) -> None:
-        """Tell that the card may be used after the release, however it looks before."""
+        """Note that the card may still be used after the release, however it looks before."""
         self._doubts = True
         self._note(error)
 
@@ -207,7 +207,7 @@ class _Cleanup:
             self._errors.append(error)
 
     def _ours(self, card: Device | None) -> tuple[list[int], bool]:
-        """The pids of this holder's processes on the card, and whether those of others on it are told apart from them."""
+        """The pids of this holder's processes on the card, and whether others' are known apart from them."""
         if card is None or not card.processes:
             return [], True
         family = self._held.group.family
@@ -239,7 +239,7 @@ class _Cleanup:
         return judged(held.uuid, held.before, card, ours) if told else Receipt(held.uuid, "unknown")
 
     def _unless_claimless(self, card: Device | None, report: Receipt) -> Receipt:
-        """The receipt, or "unknown" for a share if a process is new on the card and works under no claim: this holder may have left it."""
+        """The receipt; "unknown" for a share if a new process without a claim is on the card."""
         held = self._held
         if held.whole or report.outcome != "clean" or card is None:
             return report
@@ -253,7 +253,7 @@ class _Cleanup:
         return Receipt(held.uuid, "unknown") if left else report
 
     def _end_processes(self, pids: list[int]) -> bool:
-        """Send TERM to processes of the holder, and KILL to those that do not end. Returns whether there are any to wait for."""
+        """Send TERM to processes of the holder, later KILL. Returns whether there are any to wait for."""
         family = self._held.group.family
         pids = [pid for pid in pids if pid != os.getpid()]
         now = time.monotonic()
@@ -267,10 +267,7 @@ class _Cleanup:
         return any(sent)
 
     def _drains(self, card: Device) -> bool:
-        """Whether what is in use may yet be given back: no process that lives has it.
-
-        Of a card without a list of processes, the memory may be that of this program, or of others who share the card.
-        """
+        """Whether memory in use may yet be given back, because no live process seems to have it."""
         if card.processes is None:
             return self._held.whole and not self._inside
         return not any(map(self._stays, self._new_or_changed(card)))
@@ -282,7 +279,7 @@ class _Cleanup:
         return [one for one in card.processes or () if one not in known]
 
     def _stays(self, process: DeviceProcess) -> bool:
-        """Whether a process may use the card for longer: one that lives, or in a program one that may be the program itself."""
+        """Whether a process may go on using the card: it lives, or may be this program itself."""
         if process.pid is None:
             return self._inside
         seen = look_at(process.pid)
@@ -291,7 +288,7 @@ class _Cleanup:
     # -- telling
 
     def _only_this_process(self, card: Device | None, report: Receipt) -> bool:
-        """Whether all that is left is, or may be, the context of this living process, as in a worker that takes one card after the other."""
+        """Whether all that is left is, or may be, the context of this living process, as in a worker."""
         if card is not None and card.processes is None:
             return self._inside and (report.leftover or 0) <= STRAY
         left = set() if card is None else {one.pid for one in self._new_or_changed(card)}
@@ -313,7 +310,7 @@ class _Cleanup:
             reason,
             context.owner,
             held.group.tell,
-            # The driver tells of an Xid once, and may then show a card without a fault.
+            # The driver reports an Xid once, and may then show a card without a fault.
             lasting=bool(past) and not shown,
             claim_id=context.claim_id,
         )

@@ -1,9 +1,9 @@
 """Devices, such as GPUs: the facts that a device provider returns, and the contract of a provider.
 
-A provider knows one kind of hardware: NVML's cards, simulated ones, those of another maker. It is offered by the hook
-``lockkit_devices``. This module does no I/O.
+A provider knows one kind of hardware: NVML's cards, simulated ones, those of another maker. The hook
+``lockkit_devices`` offers it. This module does no I/O.
 
-Sizes are bytes. What a provider cannot tell is None, and is never guessed: a decision that needs it must treat it as the worst case.
+Sizes are bytes. An unknown value is None, and never guessed: a decision that needs it assumes the worst case.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class Device(NamedTuple):
     """A device, or a slice of one, as one snapshot shows it.
 
     Attributes:
-        uuid: The name that the maker gave it, which no other device has; "" if the device does not even answer that.
-        index: The number of the device on this host, in the order of the bus. A slice has the number of its device.
+        uuid: The maker's unique name for it; "" if the device does not even report that.
+        index: The number of the device on this host, in bus order. A slice has the number of its device.
         name: The model; "" if unknown.
         memory: All its bytes; None if unknown.
         reserved: The bytes of ``memory`` that the driver keeps for itself; 0 if it does not say.
-        used: The bytes in use beyond ``reserved``; None if unknown. A driver that does not say what it reserves counts it here.
-        utilisation: The percentage of the last moments in which the device computed; None if unknown, as for slices.
-        processes: The processes that compute on it; None if unknown. An empty tuple is a statement: there are none.
+        used: The bytes in use beyond ``reserved``; None if unknown. Unreported reserved bytes count here.
+        utilisation: The percentage of the last moments in which it computed; None if unknown, as for slices.
+        processes: The processes that compute on it; None if unknown. An empty tuple says that there are none.
         parent: The UUID of the device of which this is a slice; None for a whole device.
         faults: What is known to be wrong with it, a sentence each. Empty: nothing is known to be wrong.
         sliced: Whether the device is divided into slices, so that programs can use only those.
         aliases: Other names that programs know it by.
-        unreachable: Whether the driver does not reach it now, which may pass, as while it is being reset. Such a device is given to nobody, and
-            is quarantined without a hold only if that lasts.
-        tolerated: The bytes in use up to which it counts as unused while no process is seen on it. lockkit sets them, from ``gpu.ignore_memory``.
+        unreachable: Whether the driver does not reach it now, which may pass, as during a reset. Such a
+            device is given to nobody, and is quarantined without a hold only if that lasts.
+        tolerated: The bytes in use to ignore while no process is seen; set from ``gpu.ignore_memory``.
         silent: Whether the driver has not answered about it in time, so that nobody knows what it is fit for.
-        ignored: The processes of programs of ``gpu.ignore``. lockkit sets them, and leaves them out of ``processes`` while they use little.
+        ignored: The processes of ``gpu.ignore``, kept out of ``processes`` by lockkit while they use little.
     """
 
     uuid: str
@@ -109,7 +109,7 @@ class Snapshot(NamedTuple):
 
 
 class DeviceWatch(Protocol):
-    """A watch over some devices, from its start until ``close``: it collects faults that a snapshot does not show."""
+    """A watch over some devices, from its start until ``close``, for faults that a snapshot does not show."""
 
     def faults(self, uuid: str) -> tuple[str, ...]:
         """The faults of a device since the watch began, a sentence each. Does not block."""
@@ -128,19 +128,19 @@ class DeviceProvider(Protocol):
     def snapshot(self) -> Snapshot:
         """Look at all devices, in one pass.
 
-        May block, for as long as the driver does; callers bound that. A device that does not answer is listed with a fault,
-        and does not hide the others. A provider that has a method ``snapshot_within(seconds)`` is asked by that one, and lists
-        a device that has not answered by then as unreachable.
+        May block, for as long as the driver does; callers bound that. A device that does not answer is listed
+        with a fault, and does not hide the others. If a provider has a method ``snapshot_within(seconds)``,
+        lockkit calls that one; it lists a device that has not answered by then as unreachable.
 
         Raises:
-            DevicesUnavailable: There are no devices of this kind, or nothing can be said about any; the message says what to do.
+            DevicesUnavailable: There are no such devices, or none can be examined, with what to do.
         """
 
     def watch(self, uuids: Sequence[str]) -> DeviceWatch:
-        """Watch some devices for faults that a snapshot does not show. Returns :class:`NoWatch` where that is not possible."""
+        """Watch some devices for faults that no snapshot shows. Returns :class:`NoWatch` if impossible."""
 
     def close(self) -> None:
-        """Let go of the driver, unless a watch is open, so that for instance a device can be reset. A later call opens it again."""
+        """Let go of the driver, unless a watch is open, so a device can be reset. A later call reopens it."""
 
 
 class BasicProvider:

@@ -1,8 +1,8 @@
-"""The list of hosts and of their cards in the store, by which others find them: ``lockkit gpu ls --all-hosts``.
+"""The list of hosts and of their cards in the store, for ``lockkit gpu ls --all-hosts``.
 
-The record of the gate ``@pool/gpu`` has the names of all hosts, that of its member ``@pool/gpu/HOST`` the UUIDs of the cards of a host, and the
-record of each card says what it is. Simulated cards have lists of their own, under ``@pool/gpu-sim``. Requests never read these lists: the pool of a
-host is made of the cards that its driver shows.
+The record of the gate ``@pool/gpu`` has the names of all hosts, that of its member ``@pool/gpu/HOST`` the
+UUIDs of its cards, and the record of each card describes it. Simulated cards have lists of their own, under
+``@pool/gpu-sim``. Requests never read these lists: the pool of a host has the cards that its driver shows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROOM = NOTE_LIMIT - 256
 
 
 def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
-    """Enter a host and its cards into the lists. One request if they stand there already.
+    """Enter a host and its cards into the lists. One request if they are there already.
 
     Raises:
         BackendError: The store did not do it.
@@ -75,7 +75,7 @@ def described(device: Device) -> dict[str, object]:
 
 
 def about(value: Mapping[str, object]) -> tuple[int, str, str | None]:
-    """The index, the model and the parent of a card, as its record describes it; -1, "" and None where it does not."""
+    """The index, model and parent in the record of a card; -1, "" and None where it does not have them."""
     known = value.get(ABOUT)
     told = known if isinstance(known, Mapping) else NOTHING
     name, parent = told.get("name"), told.get("parent")

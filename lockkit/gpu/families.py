@@ -1,9 +1,9 @@
-"""The processes that a holder has started since its grant, as far as they were seen. Only these are ended if they still use a card at its release.
+"""The processes that a holder was seen to start since its grant: only these are ended at its release.
 
-A process that was there at the grant does not count, nor does what it starts later: a model server, or a worker of a pool, that serves one task
-after the other. A process that was started and left its parent before anybody looked is not known, and is never ended. A pid is reused, so a process counts
-only with the start time and the user that it was seen with (proc_pid_stat(5)), and it gets its signal through a descriptor
-(pidfd_open(2)), which always means the same process.
+Processes that were there at the grant do not count, nor does what they start later: a model server, or a
+worker of many tasks. A process that left its parent before anybody looked is not known, and never ended. Pids
+are reused, so a process counts only with the start time and user that it was seen with (proc_pid_stat(5)),
+and gets its signal through a descriptor (pidfd_open(2)), which always means the same process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Family:
         self._root = root
         self._seen: dict[int, float] = {}
         self._since = _now()
-        # Within one tick of the clock the start time does not tell what was there first.
+        # Within one tick of the clock the start time does not show what was there first.
         there = {pid: look_at(pid) for pid in (*children(root or os.getpid()), *before)}
         self._before = {
             pid: one.started for pid, one in there.items() if one is not None and one.started >= self._since
@@ -93,7 +93,7 @@ class Family:
 
 
 def _now() -> float:
-    """The time of the clock of start times: seconds since boot, in whole clock ticks; see :class:`lockkit.values.identity.Process`."""
+    """The clock of start times, in seconds since boot; see :class:`lockkit.values.identity.Process`."""
     ticks = os.sysconf("SC_CLK_TCK")
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux has start times to compare
     return (time.clock_gettime_ns(clock) * ticks // 10**9) / ticks

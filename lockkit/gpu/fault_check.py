@@ -1,12 +1,12 @@
-"""The free cards that a request finds faulty: which of them it takes in order to quarantine them, and what it does then.
+"""The free cards that a request finds faulty: which of them it takes to quarantine them, and how.
 
 Rules kept here:
 
-- Two looks of one request must show the fault. A card that the driver does not reach may be in a reset, so of such a card the looks must be
-  half a minute apart, and all between them must show the same.
-- A card is quarantined only under a claim of the request itself. So nobody else holds it, and nobody gets it meanwhile; what a holder's card
-  shows is for the holder's own release.
-- The limit holds as for every quarantine without a person. A card that it keeps in use is left alone for an hour.
+- Two looks of one request must show the fault. A card that the driver does not reach may be in a reset, so
+  its looks must be half a minute apart, and all between them must show the same.
+- A card is quarantined only under a claim of the request itself, so nobody else holds or gets it meanwhile. A
+  holder's card is left to the holder's own release.
+- The limit on quarantines without a person holds. A card that it keeps in use is left alone for an hour.
 - No request fails because a card that it does not get could not be marked.
 """
 
@@ -46,7 +46,7 @@ class FaultCheck:
         now: The time, in seconds.
 
     Attributes:
-        left_alone: The free cards that the last look has shown faulty, and that the limit keeps in use: only a person mends them.
+        left_alone: The free cards that the last look found faulty, and that the limit keeps in use.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FaultCheck:
     def suspects(
         self, among: Collection[str], devices: Iterable[Device], facts: Mapping[str, CardFacts]
     ) -> tuple[str, ...]:
-        """The free cards that one more look would prove faulty. One request if there may be any, and none otherwise.
+        """The free cards that one more look would prove faulty. One request if there may be any, else none.
 
         Args:
             among: The UUIDs of the cards that the request may take.
@@ -96,7 +96,7 @@ class FaultCheck:
         return tuple(uuid for uuid in found if uuid not in self.left_alone and not self._has_tried(uuid))
 
     def take(self, device: Device, holders: Sequence[ClaimInfo]) -> str | None:
-        """Quarantine a card that was granted, if it is faulty beyond doubt, and nobody else holds a part of it.
+        """Quarantine a granted card if it is faulty beyond doubt, and nobody else holds a part of it.
 
         Args:
             device: The card, as a look after the grant has shown it.

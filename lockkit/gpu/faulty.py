@@ -1,4 +1,4 @@
-"""Take a card out of use that was found faulty: quarantine it if enough others are left, and alert people either way."""
+"""Take a faulty card out of use: quarantine it if enough others are left, and raise an alert either way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def take_out(
 ) -> str:
     """Take a faulty card out of use. Returns the reason, and what was done about it, for people.
 
-    Each mark is told once, and that a card stays in use once an hour, however many find the card faulty.
+    One alert for each mark, and one an hour for a card that stays in use, however many find it faulty.
 
     Args:
         records: A client.

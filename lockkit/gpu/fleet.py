@@ -1,7 +1,4 @@
-"""The cards of all hosts that share a store, as the store knows them: no driver of another host is asked.
-
-They are found through :mod:`lockkit.gpu.enlisting`.
-"""
+"""The cards of all hosts in the store's lists (:mod:`lockkit.gpu.enlisting`); no remote driver is asked."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class HostSeen(NamedTuple):
 
     Attributes:
         host: The name of the host.
-        devices: The cards of the host, without what only a driver can tell. Their memory is the capacity; an index of -1 is unknown.
+        devices: The cards, without what only a driver knows: memory is the capacity, and an index may be -1.
         known: The facts that the store has about them, by UUID.
         waiting: The number of requests for them that wait.
     """
@@ -60,14 +57,14 @@ class Fleet(NamedTuple):
 
 
 def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False, *, root: str = ROOT) -> Fleet:
-    """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
+    """The cards of all hosts of the store, by name: recorded ones, and those that are held or waited for.
 
-    Three requests for each card, three for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
-    user of the store may have written them.
+    Three requests for each card, three for each host, and two for all. Names in the records that no lock can
+    have are left out, with a remark: any user of the store may have written them.
 
     Args:
         client: The client.
-        besides: Tells of a host whether it is left out.
+        besides: Returns whether a host is left out.
         root: The name under which the pools of the hosts lie: that of real cards, or that of simulated ones.
 
     Raises:

@@ -1,8 +1,8 @@
 """Frameworks that keep memory of a card for themselves: how each gives back what it does not use.
 
-Only a framework that the program has imported already is asked, and only about a card on which it has memory: to select a card on which a
-process has nothing would make it use some hundred MiB there. What the program still refers to stays, and so does the context of CUDA, until
-the process ends.
+Only a framework that the program has already imported is asked, and only about a card on which it has memory:
+a process that selects any other card would use some hundred MiB there. What the program still refers to stays
+until the process ends, and so does the context of CUDA.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEEPS: Mapping[str, str] = {
 
 
 def imported(uuid: str) -> dict[str, ProviderCall[ModuleType]]:
-    """The frameworks that the program has imported and that can give back memory of a card, without those that hang; for each the call that does it."""
+    """The imported frameworks that can give back memory of a card, except hanging ones, with the calls."""
     return {
         name: ProviderCall(module, partial(_free, _ASKED[name], module, uuid))
         for name, module in _modules().items()
@@ -103,7 +103,7 @@ _ASKED: Mapping[str, Callable[[Any, str], None]] = {"torch": _torch, "cupy": _cu
 
 
 def _may_be(told: object, uuid: str) -> bool:
-    """Whether a framework's name for a card may be that of this card: its UUID as a text or as bytes, which some cut at a zero; or nothing."""
+    """Whether a framework's name for a card is empty, or may be its UUID: as text, or bytes cut at a zero."""
     if not told:
         return True
     try:

@@ -1,4 +1,4 @@
-"""The hand-over of cards to one request: the receipts of their last holders, and the notes of who holds them now."""
+"""The hand-over of cards to one request: the receipts of their last holders, and notes of the new ones."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ class Handover:
         return last(self._client, self._host, uuid, {one.claim_id for one in holders})
 
     def take(self, uuid: str, holders: Sequence[ClaimInfo]) -> None:
-        """Take over a card that was granted: note the new holder, and learn how the last one left the card. Two requests.
+        """Note the new holder of a granted card, and learn how the last one left the card. Two requests.
 
         Args:
             uuid: The card.
-            holders: The claims that hold it. The newest one of this process is that of this request, for requests get cards one by one. The keeper
-                of a job that is adopted does not wait for them, so a claim of another process may be newer.
+            holders: The claims that hold it. The request gets cards one by one, and has the newest claim of
+                this process. The keeper of an adopted job does not wait, so another process may have a newer
+                one.
 
         Raises:
-            CapacityMismatch: The whole card was asked for, and others may hold a part of it, because it was resized meanwhile.
+            CapacityMismatch: The whole card was asked for, and others may hold a part since a resize.
             BackendError: The store did not do it.
         """
         me = process_of(self._client.owner)
@@ -75,7 +76,7 @@ class Handover:
             self._put_back(uuid)
 
     def finish(self, used: Collection[str]) -> None:
-        """Note in the background that the request got these cards, and has not used others that were granted meanwhile."""
+        """Note which granted cards the request uses, and put back the others in the background."""
         self._used = used
         for uuid in list(self._noted):
             if uuid not in used:
@@ -86,7 +87,7 @@ class Handover:
 
 
 def _in_background(call: Callable[[], object]) -> None:
-    """Make a call that may wait for the store on a thread of its own; what goes wrong with it does not matter."""
+    """Make a call that may wait for the store on a thread of its own, and ignore its errors."""
 
     def run() -> None:
         with suppress(Exception):

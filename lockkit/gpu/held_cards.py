@@ -1,4 +1,4 @@
-"""The cards that this process holds, with what their cleanup needs: how each was at the grant, and whom to ask and to tell at its release."""
+"""The cards that this process holds, with the facts that their cleanup needs, and whom it notifies."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class HeldCards:
         host: The name of the host in the store.
         providers: The providers of the cards.
         devices: All cards of the host.
-        faults: Tells the faults of a card since its grant, by UUID.
+        faults: Returns the faults of a card since its grant, by UUID.
         looking: The way in which the cards are looked at.
 
     Attributes:
         family: The processes that this process has started since.
-        until: When the cleanups of these cards wait no longer for memory, in seconds of the monotonic clock; None before the first of them.
+        until: When the cleanups of these cards stop waiting for memory, in monotonic seconds; None at first.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HeldCard:
 
     @property
     def of_caller(self) -> bool:
-        """Whether the calling thread, or asyncio task, holds the card: it took it, has not detached it, and has not lost it."""
+        """Whether the calling thread, or asyncio task, took the card, and still holds it undetached."""
         if not self._origin.is_here():
             return False
         me = asker()
@@ -183,11 +183,7 @@ def held_card(claim_id: str) -> HeldCard | None:
 
 
 def held_by_caller(name: str) -> list[str]:
-    """The ids of the claims by which the calling thread, or asyncio task, holds a card, with whatever client and on whatever store.
-
-    Args:
-        name: The name of the lock of the card.
-    """
+    """The ids of the calling thread's or task's claims on the lock of a card, by any client on any store."""
     return [one.claim_id for one in list(_held.values()) if one.name == name and one.of_caller]
 
 
@@ -198,7 +194,7 @@ def note_held_cards(
 
     Args:
         group: What the cards share.
-        leases: The leases; those of cards within which a slice stands are none of the members.
+        leases: The leases; those of the cards of slices are not among the members.
         members: The UUIDs of the cards and slices that are held.
         devices: The cards, as they were seen after the grant.
     """

@@ -1,13 +1,13 @@
-"""The host under whose name the cards of this machine stand in the store: their home.
+"""The host under whose name the store has the cards of this machine: their home.
 
-The name of a card's lock contains that of a host, and the name of a host may change: by ``hostnamectl``, by DHCP, by ``[gpu] host`` in one project, from
-one container to the next. So a record of each card, found by its UUID alone, says which host's name counts. While the kernel runs, the first name under
-which a card was seen stays its home, whatever the host is called later. At the next boot it gets the name of that time, because the card may have gone
-to another machine; and claims under the names before go on blocking the card until none is left.
+The name of a card's lock has that of a host, which may change: by ``hostnamectl``, by DHCP, by ``[gpu] host``
+in one project, from one container to the next. So a record of each card, found by its UUID alone, says which
+host's name counts: until the next boot, the first one under which a card was seen. Then the card gets the
+name of that time, for it may be in another machine; claims under former names block it until none is left.
 
-One client may move a card to another name while a second client takes it under the old one. They never both get it. The second reads the record
-of the card after its grant; the first reads the claims under the old name after it has written the record. Each writes before it reads, so at
-least one of them sees what the other wrote (Dekker's algorithm, in Dijkstra, EWD 123).
+If one client moves a card to another name while a second one takes it under the old one, they never both get
+it. The second reads the card's record after its grant; the first reads the old claims after writing the
+record. Each writes before it reads, so one sees the other's write (Dekker's algorithm, in Dijkstra, EWD 123).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 __all__ = ["HomeCheck", "Homes", "home_of", "homes", "mend_home", "settle"]
 
 _ROOT = "gpu-home"
-"""The name under which the records of homes stand, one for each card."""
+"""The beginning of the names of the records of homes, one for each card."""
 _TRIES = 20
 """How often the homes are looked for again because another client was faster."""
 _NONE: Mapping[str, tuple[str, ...]] = {}
 
 
 class _Home(NamedTuple):
-    """The record of a card: the host whose name counts, since which boot of its kernel, and the names before under which claims may stand."""
+    """The record of a card: the host whose name counts, since which boot, and the former names."""
 
     host: str
     boot: str
@@ -63,9 +63,9 @@ class Homes(NamedTuple):
     """The home of the cards of this machine.
 
     Attributes:
-        host: The host under whose name they stand in the store.
-        former: The names before under which claims on a card may still stand, by the UUID of the card.
-        damaged: The UUIDs of the cards whose records of their home are damaged: nobody knows where their claims are.
+        host: The host under whose name the store has them.
+        former: The former names that may still have claims on a card, by the UUID of the card.
+        damaged: The UUIDs of the cards with damaged records of their home: their claims may be anywhere.
     """
 
     host: str
@@ -73,7 +73,7 @@ class Homes(NamedTuple):
     damaged: frozenset[str] = frozenset()
 
     def holders_before(self, client: Client, device: Device) -> tuple[ClaimInfo, ...]:
-        """The claims under the names before that hold a card, or a slice of it. One request for each name.
+        """The claims under former names that hold a card, or a slice of it. One request for each name.
 
         Raises:
             BackendError: The store does not answer.
@@ -91,7 +91,7 @@ def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
 
     Args:
         client: The client.
-        named: The present name of this host, as :func:`lockkit.gpu.hosts.host_name` tells it.
+        named: The present name of this host, from :func:`lockkit.gpu.hosts.host_name`.
         devices: The cards.
 
     Raises:
@@ -107,7 +107,7 @@ def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
 
 
 def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
-    """The home of the cards, for those that are about to lock some. Arguments as for :func:`homes`. One request for each card, more after a boot.
+    """The home of the cards, before locking some: as :func:`homes`. One request a card, more after a boot.
 
     Raises:
         BackendError: The store does not do it.
@@ -133,15 +133,15 @@ def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
 
 
 class HomeCheck:
-    """Tells a request which cards it must not take although their locks are free: a claim under a former name of the host may hold them.
+    """The cards that claims under a former name of the host may hold, although their locks are free.
 
     Args:
         client: The client.
-        homes: The home of the cards, as :func:`settle` has told it.
+        homes: The home of the cards, as :func:`settle` returned it.
         devices: The cards.
 
     Attributes:
-        moved: The error that ends the request, once another process has given the cards another home; None before.
+        moved: The error that ends the request once another process has moved the cards; None before.
     """
 
     def __init__(self, client: Client, homes: Homes, devices: Sequence[Device]) -> None:
@@ -161,7 +161,7 @@ class HomeCheck:
         return host_pool(self.host)
 
     def refused(self) -> dict[str, str]:
-        """Why cards do not do now, by UUID. No request, unless a claim under a former name was there when the request began.
+        """Why cards do not do now, by UUID. No request, unless former names had claims at the beginning.
 
         Raises:
             BackendError: The store does not answer.
@@ -173,7 +173,7 @@ class HomeCheck:
         return {uuid: said for uuid, card in self._cards.items() if (said := why.get(card))}
 
     def refuses(self, uuid: str) -> str | None:
-        """Why a card does not do that was granted just now; None if it does. One request, and one for each former name of the host.
+        """Why a card does not do after its grant; None if it does. One request, and one for each former name.
 
         Raises:
             BackendError: The store does not answer.
@@ -187,7 +187,8 @@ class HomeCheck:
         if home.host != self.host:
             self.moved = BackendUnavailable(
                 printable(
-                    f"the GPUs of this machine are kept under the host name {home.host} by now, no longer under {self.host}"
+                    f"the GPUs of this machine are kept under the host name {home.host} by now,"
+                    f" no longer under {self.host}"
                 ),
                 name=self.pool,
                 hint="ask for GPUs once more, and set LOCKKIT_GPU_HOST alike for all programs of the machine",
@@ -209,7 +210,7 @@ class HomeCheck:
 
 
 def mend_home(client: Client, uuid: str) -> bool:
-    """Replace the record of a card's home by an empty one, if it is damaged; the next request looks for the names before. Returns whether it was."""
+    """Empty the record of a card's home, if it is damaged. Returns whether it was."""
     broken = _read(client.record(_name(uuid))).damaged
     if broken:
         change(client, _name(uuid), lambda _: {}, instead={})
@@ -217,7 +218,7 @@ def mend_home(client: Client, uuid: str) -> bool:
 
 
 def home_of(client: Client, uuid: str) -> str | None:
-    """The host under whose name a card stands; None if no record says so. One request.
+    """The host under whose name the store has a card; None if no record says so. One request.
 
     Raises:
         BackendError: The store does not answer.
@@ -266,7 +267,7 @@ def _is_host(name: object) -> bool:
 
 
 def _common(found: Iterable[_Found], named: str) -> str:
-    """The home of all cards of this machine: the first by name of those since its boot, so that all clients come to the same one."""
+    """The home of all cards of this machine: of those set since its boot, the first by name."""
     boot = this_process().boot_id
     return min((one.home.host for one in found if one.home and one.home.boot == boot), default=named)
 
@@ -288,14 +289,14 @@ def _next(
     host: str,
     listed: Callable[[], Mapping[str, Collection[str]]],
 ) -> _Home:
-    """The record that a card is to have: without the names that it left before, and under which no claim is left."""
+    """The record that a card is to have, without former names under which no claim is left."""
     boot = this_process().boot_id
     if stored is None:
         return _Home(
             host, boot, tuple(one for one, cards in listed().items() if uuid in cards and one != host)
         )
     left = [one for one in stored.former if one != host and _claims(client, one, uuid)]
-    # The name that it leaves now stays, whoever claims under it: a client may take the card there before the record is written.
+    # The name that it leaves now stays, claimed or not: a client may take the card there before the write.
     return _Home(host, boot, (*left, stored.host) if stored.host not in (host, *left) else tuple(left))
 
 
@@ -307,7 +308,7 @@ def _moved(
     devices: Sequence[Device],
     listed: Callable[[], Mapping[str, Collection[str]]],
 ) -> _Home:
-    """Write the record of a card that it is to have, if it has another one, after all that else stands under the names before.
+    """Write the new record of a card, if it differs, after everything else under the former names.
 
     Raises:
         Conflict: Another client was faster.
@@ -332,7 +333,7 @@ def _moved(
 
 
 def _carry(client: Client, before: str, host: str, uuids: Sequence[str], *, over: bool) -> None:
-    """Copy the records of a card and its slices from one name of the host to another. A card whose record is damaged gets a mark."""
+    """Copy the records of a card and its slices from a former name, and mark cards with damaged records."""
     marks = {}
     for uuid in uuids:
         record = client.record(pool_name(host_pool(before), uuid))
@@ -344,7 +345,7 @@ def _carry(client: Client, before: str, host: str, uuids: Sequence[str], *, over
 
 
 def _carry_marks(client: Client, before: str, host: str, uuids: Collection[str]) -> Mapping[str, Quarantined]:
-    """Copy the marks of a card and its slices from one name of the host to another. Returns them. One request if there are none."""
+    """Copy the marks of a card and its slices from a former name, and return them. One request if none."""
     kept = kept_in(client.record(record_name(before))).marks
     marks = {
         uuid: Quarantined(uuid, DAMAGED) if ALL in kept else kept[uuid]
@@ -368,7 +369,7 @@ def _copy(client: Client, name: str, value: Mapping[str, object], *, over: bool)
 
 
 def _drop(client: Client, before: str, marks: Mapping[str, Quarantined]) -> None:
-    """Remove marks that were copied from a name, or they would count again when the host is called so again."""
+    """Remove marks that were copied from a name, or they would count again if the host got it back."""
     kept = kept_in(client.record(record_name(before))).marks
     if ALL not in kept and any(kept.get(uuid) == mark for uuid, mark in marks.items()):
         change_marks(
@@ -382,5 +383,5 @@ def _drop(client: Client, before: str, marks: Mapping[str, Quarantined]) -> None
 
 
 def _claims(client: Client, host: str, card: str) -> tuple[ClaimInfo, ...]:
-    """The claims on a card, held or waiting, under a name of the host: also those on its slices, which stand in the queue of the card."""
+    """The claims on a card, held or waiting, under a name of the host; its slices' are among them."""
     return client.inspect(pool_name(host_pool(host), card)).claims

@@ -1,7 +1,4 @@
-"""The names of the pools of cards. Each host has a pool of its own, so one store serves many hosts; and simulated cards have another one than real ones.
-
-If simulated cards stood in the pool of the real ones, whoever tries the commands would hold up the requests of everybody on the host.
-"""
+"""The names of the pools of cards: one for each host, and another for its simulated cards."""
 
 from __future__ import annotations
 

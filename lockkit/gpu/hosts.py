@@ -1,4 +1,4 @@
-"""The name of this host in the store, after which the pool of its cards is named: the same in all its containers."""
+"""The name of this host in the store, which names the pool of its cards: the same in all its containers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["host_name"]
 
 
 def host_name(config: Config, *, simulate: int | None = None, host: str | None = None) -> str:
-    """The name of this host: the one that is given, else the setting ``gpu.host``, else the kernel's; marked as such if its cards are simulated.
+    """The name of this host: ``host``, else the setting ``gpu.host``, else the kernel's; marked if simulated.
 
-    An engine gives each container a host name of its own, but the same cards. Under two names there would be two pools of one card, and both
-    would give it out. So in a container the name must be told, except for simulated cards.
+    A container has its own host name, but the host's cards. Under two names there would be two pools of one
+    card, and both would give it out. So a container must state the name, except for simulated cards.
 
     Args:
         config: The configuration.
@@ -29,7 +29,7 @@ def host_name(config: Config, *, simulate: int | None = None, host: str | None =
         host: The name of this host; None if the caller gives none.
 
     Raises:
-        ConfigError: This process runs in a container, and nothing tells the name of the host.
+        ConfigError: This process runs in a container, and nothing states the name of the host.
     """
     told = config.gpu_host if host is None else host
     if simulated_cards(config, simulate):
@@ -39,8 +39,9 @@ def host_name(config: Config, *, simulate: int | None = None, host: str | None =
     inside = containers.detect(None, os.environ)
     if inside is not None:
         raise ConfigError(
-            f"this process runs in a container ({inside.engine}), where the name of the host is unknown, so its cards cannot be told from "
-            "those of other containers",
-            hint="set LOCKKIT_GPU_HOST to the host's name, for example docker run -e LOCKKIT_GPU_HOST=$(hostname); see: lockkit docs containers",
+            f"this process runs in a container ({inside.engine}), where the name of the host is unknown,"
+            " so its cards cannot be told from those of other containers",
+            hint="set LOCKKIT_GPU_HOST to the host's name, for example"
+            " docker run -e LOCKKIT_GPU_HOST=$(hostname); see: lockkit docs containers",
         )
     return this_process().host

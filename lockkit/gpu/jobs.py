@@ -1,4 +1,4 @@
-"""Rules for a job that asks for cards: what it may use under an outer job, and who else computes. Pure: no I/O."""
+"""Rules for a job that asks for cards: the usable ones of an outer job, and who else computes. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIRST_UID, _NOBODY = 1000, 65534
 def usable_inside(
     request: CardRequest, snapshot: Snapshot, held: Mapping[str, ClaimInfo]
 ) -> tuple[tuple[Device, ...], tuple[str, ...]]:
-    """The cards that a job inside another one may use, of those that the outer job holds, and a sentence for each other one.
+    """The cards of the outer job that an inner one may use, and a sentence for each other one.
 
     What is free on them is not compared: the outer job itself may use it.
 
@@ -51,7 +51,7 @@ def usable_inside(
 
 
 def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) -> tuple[str, ...]:
-    """A sentence for each process of another person that computes on a card. Users of the system, such as root, are no persons.
+    """A sentence for each process of another person on a card. System users, such as root, are no persons.
 
     Args:
         snapshot: All cards.
@@ -72,5 +72,5 @@ def _is_person(user: str, uid_of: Callable[[str], int | None]) -> bool:
 
 
 def job_ttl(capabilities: Capabilities) -> float:
-    """Seconds for which a store keeps the cards of a job without a renewal: long where a failover may take long, because jobs cost much."""
+    """Seconds for which a store keeps a job's cards without a renewal: long if a failover may take long."""
     return UsualTtl(_TTL if capabilities.failover_safe else _LONG_TTL)

@@ -33,13 +33,13 @@ def joined(
 ) -> tuple[Card, ...]:
     """All cards of a snapshot, in its order.
 
-    A card that is quarantined or faulty is shown as such also while it is held, with its holders among the reasons. What computes on a card that
-    is held counts as its holder's, unless it is known to work for none of them.
+    A card that is quarantined or faulty is shown as such also while it is held, with its holders among the
+    reasons. What computes on a held card counts as its holder's, unless it is known to work for none of them.
 
     Args:
         snapshot: The snapshot.
         known: What the store knows of the cards, by UUID.
-        uses: The use that holders make of their cards, by claim id. Of the others, what they told counts.
+        uses: The use that holders make of their cards, by claim id. For the others, their last report counts.
         unlocked: The processes on held cards that work for no holder, by UUID.
     """
     marks = {uuid: one.quarantine for uuid, one in known.items() if one.quarantine is not None}
@@ -71,7 +71,7 @@ def _with_people(card: Card, of_store: Known) -> Card:
 
 
 def _without_lock(device: Device, state: State, foreign: Sequence[DeviceProcess]) -> tuple[str, ...]:
-    """The use of a held card that is no holder's: processes without a lock, and on a shared card also memory of no process that is seen."""
+    """The use of a held card by no holder: processes without a lock, and memory of no visible process."""
     told = [f"and without a lock: {process_words(one)}" for one in foreign]
     sizes = [one.memory for one in device.processes or ()]
     if state == "shared" and device.used is not None and device.processes is not None and None not in sizes:
@@ -82,11 +82,7 @@ def _without_lock(device: Device, state: State, foreign: Sequence[DeviceProcess]
 
 
 def unasked(snapshot: Snapshot) -> tuple[Card, ...]:
-    """All cards of a snapshot while the store does not say who holds them: none is free, and what computes on one may be its holder's.
-
-    Args:
-        snapshot: The snapshot.
-    """
+    """All cards of a snapshot while the store does not answer: none is free, and use may be the holder's."""
     return tuple(
         Card(card.device, "unknown", ("who holds it is unknown", *card.reasons))
         if card.state in ("free", "busy")
@@ -99,7 +95,7 @@ def by_store(device: Device, known: Known, now: float) -> Card:
     """A card of another host, whose state is what the store knows of it.
 
     Args:
-        device: The card, without what only its driver can tell.
+        device: The card, without what only its driver knows.
         known: The facts that the store has about it.
         now: The time, in seconds since the epoch.
     """
@@ -122,14 +118,14 @@ def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:
 
 
 def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: int = 0) -> str:
-    """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, 2 GiB used, idle for 25 min, for: evaluation``.
+    """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, idle for 25 min``.
 
-    A holder that has ended, is stopped, was evicted or was asked to release is called that, one that has ended with what keeps its card.
+    A stopped or evicted holder, or one asked to release, is called so; an ended one, with what keeps a card.
 
     Args:
         holder: The claim. Its weight is in MiB.
         now: The time, in seconds since the epoch.
-        use: The use that it makes of the card; None for what it told last.
+        use: The use that it makes of the card; None for its last report.
         more: The number of cards for which its request still waits; 0 if it has all.
     """
     words = [str(holder.owner), *_end_words(holder, now), durations.age(now - holder.since)]
@@ -147,7 +143,7 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
 
 
 def request_words(claim: ClaimInfo) -> str:
-    """A request for cards, by its claim on the gate: ``the request of ann@box pid 4711 (train.py) for 4 GPUs``."""
+    """A request for cards, by its claim on the gate: ``the request of ann@box pid 4711 for 4 GPUs``."""
     asked = claim.note.get("pool")
     count = asked.get("count") if isinstance(asked, Mapping) else None
     wanted = f" for {how_many(count)}" if isinstance(count, int) else ""
@@ -155,13 +151,13 @@ def request_words(claim: ClaimInfo) -> str:
 
 
 def ends_at(holder: ClaimInfo) -> float | None:
-    """When a hold of ``lockkit run`` ends at the latest, by its ``--for``, in seconds since the epoch; None if it has no such end."""
+    """The latest end of a hold of ``lockkit run --for``, in seconds since the epoch; None without one."""
     longest = number(holder.note.get("max_hold"))
     return None if longest is None or not 0 < longest < _LONGEST else holder.since + longest
 
 
 def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:
-    """Words for a holder that is stopped, and for the end of a hold that still keeps its card: what keeps it, or for how long."""
+    """Words for a stopped holder, and for an ended hold that keeps its card: why, or for how long."""
     left = (
         ""
         if holder.deadline is None

@@ -1,4 +1,4 @@
-"""Judge how a holder left a card: the card after its cleanup, compared with the card at the grant. Pure: no I/O."""
+"""Judge how a holder left a card: the card after its cleanup against the card at the grant. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
 """A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
 UNLISTED = "the driver does not list processes"
-"""Why a card cannot be told to be clean, whatever memory it uses."""
+"""Why it is unknown whether a card is clean, whatever memory it uses."""
 _FEW, _SHORT = 3, 120
 """The most texts in a list of a receipt, and the bytes of each in a record, as JSON. A record is small."""
 
@@ -29,13 +29,13 @@ class Receipt(NamedTuple):
 
     Attributes:
         uuid: The card.
-        outcome: clean, dirty, or unknown if the card did not answer, or does not tell its processes.
+        outcome: clean, dirty, or unknown if the card did not answer, or does not list its processes.
         leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
         left_by: What still uses it, in words: at most three, of sharers in turn.
         claim_id: The claim of the holder.
         fence: The fence of that claim. It rises from one holder of a whole card to the next.
-        by: The user and host of the holder; of several sharers who left memory, all of them, the last one first.
-        at: When the card was asked, in seconds since the epoch; of a holder that left no receipt, when it got the card.
+        by: The user and host of the holder; of all sharers who left memory, the last one first.
+        at: When the card was asked, in seconds since the epoch; without a receipt, when it was granted.
         errors: What went wrong in the cleanup, a sentence each: at most three.
     """
 
@@ -63,13 +63,13 @@ def judged(
 ) -> Receipt:
     """Judge how a card was left, without who left it.
 
-    Without a list of processes, memory alone tells of a whole card: more of it is dirty, and no more is unknown, because a process may be there.
+    Without a list of processes, a whole card is dirty if more memory is in use than before, else unknown.
 
     Args:
         uuid: The card.
         before: The card at the grant; None if it was not asked.
         after: The card now; None if it did not answer.
-        mine: For a share of a card, the pids of the holder's processes: only they can be told from what others do. None for a whole card.
+        mine: For a share, the pids of the holder's processes: no others count. None for a whole card.
     """
     if after is None or after.faults:
         return Receipt(uuid, "unknown")
@@ -98,7 +98,7 @@ def judged(
 
 
 def is_back(report: Receipt) -> bool:
-    """Whether the memory of a card is back, and no process that it shows has come, so that there is nothing to wait for."""
+    """Whether the memory of a card is back, and no new process is shown, so nothing is left to wait for."""
     return report.leftover is not None and report.leftover <= SLACK and not report.left_by
 
 

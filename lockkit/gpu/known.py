@@ -1,4 +1,4 @@
-"""The facts that the store has about the cards of a host: who holds them, how they were left, and which are quarantined."""
+"""The facts that the store has about a host's cards: their holders, how they were left, and the marks."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Known(NamedTuple):
     """The facts that the store has about one card.
 
     Attributes:
-        holders: The claims that hold it, or a part of it; of a slice also those that hold the whole of its card.
+        holders: The claims that hold it, or a part of it; for a slice also those that hold its whole card.
         receipt: How its last holder left it; None if nobody wrote that down.
         quarantine: The mark, if it is quarantined, or if it is a slice of a card that is.
-        more: The number of cards for which the request of a holder still waits, by claim id; only of a request that does not have all yet.
+        more: The number of cards for which an unfinished request of a holder still waits, by claim id.
         waiters: The claims that wait in its queue.
     """
 
@@ -75,7 +75,7 @@ def queue(client: Client, host: str) -> LockInfo:
 
 
 def known(client: Client, home: Homes, devices: Iterable[Device], gate: LockInfo) -> dict[str, Known]:
-    """The facts that the store has about some cards, by UUID, without those that have none. Two requests for each, and one for all.
+    """The facts of the store about some cards, by UUID, if any. Two requests for each, and one for all.
 
     Args:
         client: The client.
@@ -114,7 +114,7 @@ def known(client: Client, home: Homes, devices: Iterable[Device], gate: LockInfo
 
 
 def with_cards_around(found: Mapping[str, Known], devices: Iterable[Device]) -> dict[str, Known]:
-    """The facts about cards, where whoever holds the whole of a divided card also holds its slices.
+    """The facts about cards, where the holder of a whole divided card also holds its slices.
 
     Args:
         found: The facts about each card and slice, with the holders in its own queue.
@@ -138,7 +138,7 @@ def holders_of(client: Client, host: str, uuid: str) -> tuple[ClaimInfo, ...]:
 
 
 def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:
-    """The number of requests for cards of a host that wait: those at the gate of its pool, and those for one certain card.
+    """The number of waiting requests for cards of a host: at the gate of its pool, or for one certain card.
 
     The request at the gate waits in the queues of cards with claims of its own, which count once.
 
@@ -154,15 +154,14 @@ def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:
 def gathering(
     gate: LockInfo, found: Mapping[str, Known], around: Collection[str | None] = ()
 ) -> dict[str, int]:
-    """The claims of the request that holds the gate, and how many more cards it waits for, by claim id; none if it has all.
+    """The claims of an unfinished request at the gate, by claim id, with the number of cards still missing.
 
-    They are the claims of its owner that were granted since it has the gate. So a request that the same process had granted before is not
-    taken for this one.
+    These are its owner's claims granted since it got the gate, so not those of an earlier request.
 
     Args:
         gate: The requests that wait.
         found: The facts about the cards.
-        around: The UUIDs of cards of which a slice is held: a claim on such a card is not counted beside that on its slice.
+        around: The UUIDs of cards of which a slice is held: they are not counted beside the slice.
     """
     for one in gate.holders:
         asked = one.note.get("pool")

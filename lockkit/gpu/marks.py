@@ -1,7 +1,7 @@
 """The record with the marks of the quarantined cards of a host: reading and changing it.
 
-All marks of a host stand in one record, that of the gate of its pool. So one request reads them, and the limit on what is quarantined
-without a person holds whoever else writes at the same moment: each change compares the version of the record.
+All marks of a host are in one record, that of the gate of its pool. So one request reads them, and concurrent
+writers keep to the limit on quarantines without a person: each change compares the version of the record.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lockkit.store.spi import NOTE_LIMIT
 __all__ = ["ALL", "CARD_DAMAGED", "DAMAGED", "Kept", "Quarantined", "change_marks", "kept_in", "record_name"]
 
 ALL = "*"
-"""In place of a UUID: the mark of all cards of a host whose record is damaged, because nobody knows which of them had a mark."""
+"""In place of a UUID: the mark of all cards of a host, because the record of the marks is damaged."""
 DAMAGED = "the record of its mark in the store is damaged"
 """The reason for a card that is quarantined because nobody knows whether it had a mark."""
 CARD_DAMAGED = "its record in the store is damaged"
 """The reason for a card of which nobody knows its capacity, nor how its last holder left it."""
 _KEY = "quarantine"
 _SPARED = "spared"
-"""The key under which the cards stand that the limit kept in use, each with when people were told last."""
+"""The key of the cards that the limit kept in use, each with the time of the last alert."""
 _TELL_AGAIN = 3600.0
-"""Seconds after which people are told again of a card that the limit keeps in use."""
+"""Seconds after which another alert reports a card that the limit keeps in use."""
 _LENGTHS = (200, 80, 40, 16)
 """Characters to which the reasons are cut, the first at which the record is not too long."""
 _NONE: Mapping[str, float] = {}
@@ -48,7 +48,7 @@ class Quarantined(NamedTuple):
         by: The user and host that quarantined it.
         since: When, in seconds since the epoch; 0 if unknown.
         automatic: Whether no person did.
-        lasting: Whether only a person can tell that the card is well again, because the driver does not show what was found.
+        lasting: Whether only a person can find the card well again: the driver does not show the fault.
     """
 
     uuid: str
@@ -65,7 +65,7 @@ class Quarantined(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The marks of a host, and when people were told last of each card that the limit kept in use."""
+    """The marks of a host, and the time of the last alert for each card that the limit kept in use."""
 
     marks: Mapping[str, Quarantined]
     spared: Mapping[str, float] = _NONE
@@ -77,7 +77,7 @@ def record_name(host: str) -> str:
 
 
 def kept_in(record: Record | None) -> Kept:
-    """The marks in a record, and the cards that the limit kept in use within the last hour. Damaged marks are one mark of all cards."""
+    """The marks in a record, and cards that the limit spared in the last hour. Damage marks all cards."""
     if record is None:
         return Kept({})
     return _kept(_DAMAGED if record.damaged else record.value)
@@ -90,17 +90,17 @@ def _kept(value: Mapping[str, object]) -> Kept:
 def change_marks(
     records: Records, host: str, decide: Callable[[Kept], Kept], *, cards: Collection[str] | None = None
 ) -> bool:
-    """Change the marks of a host, and leave all else in the record as it is. Returns whether this call has, or may have.
+    """Change the marks of a host, and nothing else in the record. Returns whether this call has, or may have.
 
     Args:
         records: A client.
         host: The host.
         decide: Returns the new marks for the present ones.
-        cards: The UUIDs of all cards of the host, by a person's command: damaged marks are replaced by one of each card. None if no
-            person asked for the change.
+        cards: By a person's command, the UUIDs of all cards of the host: damaged marks are replaced by one of
+            each card. None if no person asked for the change.
 
     Raises:
-        BackendError: As for :func:`lockkit.notes.records.change`, also if the marks are damaged and no person asked for the change.
+        BackendError: As :func:`lockkit.notes.records.change`; also for damaged marks if ``cards`` is None.
     """
     name = record_name(host)
 
@@ -143,7 +143,7 @@ def _written(rest: Mapping[str, object], kept: Kept, name: str) -> dict[str, obj
 
 
 def _spared(value: Mapping[str, object]) -> dict[str, float]:
-    """The cards in a record that the limit kept in use within the last hour, each with when people were told."""
+    """The cards in a record that the limit kept in use within the last hour, each with its last alert."""
     kept = value.get(_SPARED)
     found = {uuid: moment(at) for uuid, at in kept.items()} if isinstance(kept, Mapping) else {}
     now = time.time()

@@ -1,4 +1,4 @@
-"""The card that a person means by the name of a lock that nobody uses: ``0``, ``gpu:0`` or the beginning of a UUID."""
+"""The card that a person means by an unused name: ``0``, ``gpu:0`` or the beginning of a UUID."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MeantCard(NamedTuple):
     Attributes:
         words: The card in words: ``GPU 0``, or its UUID if the card is not seen.
         info: The queue of its lock.
-        outright: Whether the name can mean nothing else on this host: the UUID of a card, or the beginning of just one.
+        outright: Whether the name can mean nothing else here: a card's UUID, or the beginning of just one.
     """
 
     words: str
@@ -52,9 +52,9 @@ class MeantCard(NamedTuple):
 
 
 def card_meant(client: Client, name: str) -> MeantCard | None:
-    """The card of this host that a name means; None if there is none, or several are meant, or it cannot be told.
+    """The card of this host that a name means; None if there is none or more than one, or in doubt.
 
-    Asks the drivers of this host once, and the store twice and once for each card. An index is a guess, so it is never meant outright.
+    Asks the drivers of this host once, the store twice and once for each card. An index is never outright.
 
     Args:
         client: The client.

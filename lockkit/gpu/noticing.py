@@ -1,7 +1,4 @@
-"""Rules for a card while it is held: when it is idle, and when its holder uses more than it declared. Pure: no I/O, and the time is passed in.
-
-What cannot be told is never guessed: while the utilisation is unknown, the card does not count as idle, and the time begins anew.
-"""
+"""Rules for a held card: when it is idle (not if unknown) or overused. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from lockkit.values.sizes import MIB, show
 __all__ = ["CardNews", "CardNotice", "Course", "Reading", "Rules", "news_in", "news_patch"]
 
 GAP = 150.0
-"""Seconds between two readings from which on nothing is known of the time between them: the machine was suspended, or the driver hung."""
+"""Seconds between readings after which the gap is unknown: the machine was suspended, or the driver hung."""
 SHORT = 60.0
-"""Seconds of idleness that are told to nobody."""
+"""Seconds of idleness that are not reported."""
 STEP = 256 * MIB
-"""Bytes by which the use must change to be told anew."""
+"""Bytes by which the use must change to be reported anew."""
 
 
 class Rules(NamedTuple):
@@ -52,10 +49,7 @@ class Reading(NamedTuple):
 
 
 class CardNotice(NamedTuple):
-    """A sentence about a held card that deserves an event. ``kind`` is one of :data:`lockkit.values.events.KINDS`.
-
-    ``duration`` has the seconds for which it has been so, if that is known.
-    """
+    """A sentence about a held card, for an event of this kind; with the seconds that it lasted, if known."""
 
     kind: Literal["gpu_faulty", "gpu_idle", "gpu_overused"]
     why: str
@@ -67,7 +61,7 @@ class CardNews(NamedTuple):
 
     Attributes:
         used: The bytes that it uses; None if unknown.
-        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or if that is unknown.
+        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or unknown.
         at: When the holder said so, in seconds since the epoch.
     """
 
@@ -83,7 +77,7 @@ class Course:
         rules: The limits.
 
     Attributes:
-        idle_since: Since when the card is idle, by the caller's clock; None if it is not, or if that is unknown.
+        idle_since: Since when the card is idle, by the caller's clock; None if it is not, or unknown.
         used: The bytes that the holder uses; None if unknown.
         faults: All faults so far.
     """
@@ -98,7 +92,7 @@ class Course:
         self.faults: tuple[str, ...] = ()
 
     def take(self, reading: Reading, now: float) -> list[CardNotice]:
-        """Take a reading. Returns what deserves an event: a fault once, idleness and overuse once until they are over."""
+        """Take a reading. Returns its events: a fault once, idleness and overuse once until they are over."""
         if self._at is not None and now - self._at > GAP:
             self.idle_since, self._reported_idle = None, False
         self._at, self.used = now, reading.used
@@ -136,7 +130,7 @@ class Course:
         return [CardNotice("gpu_overused", f"{show(self.used)} used, {show(declared)} declared")]
 
     def news(self, now: float, wall: float) -> CardNews | None:
-        """News that others should know and were not told yet; None if there is none. It counts as told from here on.
+        """Take the unreported news; None if there is none.
 
         Args:
             now: The time by the caller's clock.
@@ -157,13 +151,13 @@ class Course:
 
 
 def news_patch(news: CardNews) -> dict[str, object]:
-    """The patch that puts news into the note of a claim, in place of what was told before."""
+    """The patch that puts news into the note of a claim, in place of earlier ones."""
     since = None if news.idle_since is None else round(news.idle_since)
     return {RESERVED: {"gpu": {"used": news.used, "idle_since": since, "at": round(news.at)}}}
 
 
 def news_in(note: Mapping[str, object]) -> CardNews | None:
-    """The news in the note of a claim; None if its holder told none. A value of a wrong type counts as missing."""
+    """The news in the note of a claim; None if there is none. A value of a wrong type counts as missing."""
     own = note.get(RESERVED)
     news = own.get("gpu") if isinstance(own, Mapping) else None
     if not isinstance(news, Mapping):

@@ -1,7 +1,4 @@
-"""One card of this host that a program names itself: its lock is that of the pool's member, without the gate.
-
-A request of this kind waits for one card and holds no other one, so it needs no gate to avoid a deadlock, and holds up nobody who wants another card.
-"""
+"""One card that a program names itself: locked without the gate, because the request waits for no other."""
 
 from __future__ import annotations
 
@@ -45,12 +42,12 @@ class FoundCard(NamedTuple):
     request: CheckedRequest
 
     def refused(self) -> str | None:
-        """Why the card is given to nobody, although its lock is held: it is quarantined or faulty, or cannot be asked. May block."""
+        """Why a held card is not to be used: quarantined, faulty, or not reachable; else None. May block."""
         return self.request.chooser.judge(self.uuid)
 
 
 class NumberedCards:
-    """The cards of this host for programs that name them. Nothing is asked before the first card is looked for.
+    """The cards of this host for programs that name them. Asks nothing before the first :meth:`find`.
 
     Args:
         client: The client.
@@ -87,24 +84,26 @@ class NumberedCards:
             raise self._cards.late(time.monotonic() - began) from refused
 
     def find(self, word: str, wait: float) -> FoundCard:
-        """Find a card. What computes on it is not compared: the program that names a card may compute there itself. May block.
+        """Find a card, whatever computes on it: the program that names it may do so itself. May block.
 
         Args:
             word: The index of the card, as ``lockkit gpu ls`` has it, or its UUID.
             wait: Seconds for the whole request.
 
         Raises:
-            ConfigError: There is no such card, the program does not see it, it is divided into slices, or is one.
+            ConfigError: There is no such card, or it is not shown to the program, is divided, or is a slice.
             DevicesUnavailable: Nothing can be said about any card.
             AcquireTimeout: The time is up.
-            DeadlockDetected: A ``lockkit run`` or task around this program holds the card, and the wait would last as long as the program.
+            DeadlockDetected: A ``lockkit run`` or task around this program holds the card until that ends.
             BackendError: The store cannot be used.
         """
         if word.isdigit() and not self._numbers_are_certain:
             raise ConfigError(
-                f"GPU {word} may be another one for CUDA, which numbers cards of different models in an order of its own",
+                f"GPU {word} may be another one for CUDA,"
+                " which numbers cards of different models in an order of its own",
                 name=self._cards.pool,
-                hint=f"set {ORDER}=PCI_BUS_ID for this program, or name the card by its UUID; see: lockkit gpu ls",
+                hint=f"set {ORDER}=PCI_BUS_ID for this program,"
+                " or name the card by its UUID; see: lockkit gpu ls",
             )
         request = self._cards.checked_within(
             wait,
@@ -125,10 +124,7 @@ class NumberedCards:
         return FoundCard(uuid, request)
 
     def around(self, card: FoundCard, wait: float) -> Sequence[str]:
-        """The ids of the claims by which the calling thread or task holds a card already, if it would wait for the card. Does not block.
-
-        The client of such a claim may be another one than this, so the claim need not stand on this store: :meth:`refuse_own` asks it.
-        """
+        """The ids of the caller's claims, on any store, on a card that it would wait for. Does not block."""
         return held_by_caller(pool_name(card.request.pool, card.uuid)) if wait > 0.0 else ()
 
     async def aio_refuse_own(self, card: FoundCard, mine: Sequence[str]) -> None:
@@ -136,7 +132,7 @@ class NumberedCards:
         await self.aio._engines.call_on_thread(partial(self.refuse_own, card, mine, "task"))  # noqa: SLF001
 
     def refuse_own(self, card: FoundCard, mine: Sequence[str], who: str = "thread") -> None:
-        """Refuse to wait for a card that the waiting thread or task holds itself, for instance from :func:`lockkit.gpu.pool`. One request.
+        """Refuse to wait for a card that the waiting thread or task holds itself. One request.
 
         Args:
             card: The card.
@@ -154,7 +150,8 @@ class NumberedCards:
                 f"this {who} holds {name!r}, a GPU of this host, and would wait for itself",
                 name=name,
                 holder=holder,
-                hint="call the function without @gpu_lock where the program holds the GPU already, or release the GPU first",
+                hint="call the function without @gpu_lock where the program holds the GPU already,"
+                " or release the GPU first",
             )
 
     async def aio_refused(self, card: FoundCard) -> str | None:
@@ -185,5 +182,5 @@ class NumberedCards:
     def _options(self, ttl: float | None) -> Options:
         if ttl is None:
             return {}
-        # Never refused: the timeout of a lock that lockkit replaces is no ttl that somebody stated for this store.
+        # Never refused: the timeout of a lock that lockkit replaces is no ttl chosen for this store.
         return {"ttl": UsualTtl(ttl)}

@@ -1,7 +1,7 @@
-"""The names of the GPU lock that lockkit replaces, for tasks that are written for it: ``gpu_lock`` and ``release_lock``.
+"""The names of the GPU lock that lockkit replaces, for old tasks: ``gpu_lock`` and ``release_lock``.
 
-A key ``gpu_lock:N`` stands for card N of this host, and its lock is that of the card in :func:`lockkit.gpu.pool`. So tasks with the old names and
-those with the new ones never share a card.
+A key ``gpu_lock:N`` means card N of this host, and its lock is that of the card in :func:`lockkit.gpu.pool`.
+So tasks with the old names and those with the new ones never share a card.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ _default = _Default()
 def default_client() -> Client:
     """The client that :func:`gpu_lock` and :func:`release_lock` use if they are given none.
 
-    The first call makes it, from the configuration; the store is opened when a task first takes a card. A forked child goes on with it as with any
-    :class:`~lockkit.Client`. If it was closed, the next call makes another one.
+    The first call makes it, from the configuration; the store is opened when a task first takes a card. A
+    forked child uses it as any :class:`~lockkit.Client`. If it was closed, the next call makes another one.
 
     Raises:
         ConfigError, PluginError: As :func:`lockkit.connect`.
@@ -102,31 +102,34 @@ def gpu_lock(
     *,
     client: Client | AsyncClient | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function, or a coroutine function, so that each call holds a whole card of this host: the old name.
+    """Decorate a function or coroutine function: each call holds a whole card of this host. The old name.
 
         @app.task(bind=True)
         @gpu_lock(max_wait_time=600)
         def transcribe(self, path): ...
 
-    The card is the one that :func:`lockkit.gpu.pool` calls by the same index, so nobody else holds it, or a part of it, meanwhile. Programs that take
-    no lock are not kept out, and may compute on the card: so may this program itself, between its calls.
+    The card is the one with this index in :func:`lockkit.gpu.pool`, so no other request holds it or a part of
+    it. But programs that take no lock may compute on the card: so may this program itself, between its calls.
 
-    The call raises, and the function does not run, if the card is not held. A function that raises releases the card with the reason
-    ``task_failure``; one that returns after its lock was lost raises :class:`~lockkit.errors.LeaseLost`.
+    The call raises, and the function does not run, if the card is not held. A function that raises releases
+    it as ``task_failure``; one that returns after the lock was lost raises
+    :class:`~lockkit.errors.LeaseLost`.
 
     Args:
-        lock_key: ``gpu_lock:N``, for the card with index N as ``lockkit gpu ls`` has it, or with its UUID for N.
-        timeout: The ttl: seconds for which the store keeps the card if this process stops renewing it, as far as the store has such a ttl; by default
-            as configured. The hold of a process that lives has no limit.
+        lock_key: ``gpu_lock:N``, for the card with index N in ``lockkit gpu ls``, or with its UUID for N.
+        timeout: The ttl: seconds for which the store keeps the card, as far as it can, if this process stops
+            renewing it; by default as configured. The hold of a process that lives has no limit.
         poll_interval: Without effect; so are the other two about polling. A DeprecationWarning says so.
-        max_wait_time: Seconds to wait in all, 0 not to wait; by default the ``timeout`` of the configuration, or 300 s if that is for ever.
+        max_wait_time: Seconds to wait in all, 0 not to wait; by default the ``timeout`` of the configuration,
+            or 300 s if that is for ever.
         event_driven: Without effect.
         fallback_timeout: Without effect.
         client: A client; None for :func:`default_client`, which is made at the first call.
 
     Raises:
-        ConfigError: At decoration, if an argument is wrong or the function would return before its work is done. At a call, if there is no such card,
-            the program does not see it (``CUDA_VISIBLE_DEVICES``), or CUDA may give its number to another one.
+        ConfigError: At decoration, if an argument is wrong or the function would return before its work is
+            done. At a call, if the card does not exist or is hidden (``CUDA_VISIBLE_DEVICES``), or CUDA may
+            renumber it.
         AcquireTimeout: At a call, when the time is up; the text begins with ``GPU_LOCK_TIMEOUT``.
         DeadlockDetected: At a call, if this thread or task holds the card already, and would wait for itself.
         DevicesUnavailable, AcquireError, BackendError: At a call, as :meth:`lockkit.gpu.GpuPool.acquire`.
@@ -227,25 +230,27 @@ def release_lock(
     *,
     client: Client | AsyncClient | None = None,
 ) -> bool:
-    """Release the card that the present run of a task holds: the old name. For a task that ends early, and for its failure hook.
+    """Release the card that the present run of a task holds, early or after a failure: the old name.
 
-    The run is the one in the calling thread or asyncio task, or in the one that started it with a copy of its context
-    (:func:`asyncio.to_thread`). Runs in other threads and processes are at work, and are not released by the name of their task, whatever the reason: to
-    end one, name its claim (``lockkit evict``). In a coroutine the event loop stands still until the release is over.
+    The run is the one in the calling thread or asyncio task, or in the one that started it with a copy of its
+    context (:func:`asyncio.to_thread`). Runs in other threads and processes are at work, and not released by
+    their task's name: to end one, name its claim (``lockkit evict``). A coroutine blocks its event loop
+    during the release.
 
-    A second release changes nothing, and neither does one after the run has ended: the card was released then. Never raises because of the store
-    or of the configuration.
+    A second release changes nothing, and neither does one after the run has ended: the card was released
+    then. Never raises because of the store or of the configuration.
 
     Args:
-        task_name: The name of the task: of the function, with or without its module, or of the Celery task; or the id of the Celery task that
-            runs, as a failure hook has it.
+        task_name: The name of the task: of the function, with or without its module, or of the Celery task;
+            or the id of the Celery task that runs, as a failure hook has it.
         lock_key: The key, as ``gpu_lock`` has it.
-        release_reason: ``normal``, ``timeout``, ``forced``, ``task_failure`` or ``task_crash``; kept in events, journal and metrics.
+        release_reason: ``normal``, ``timeout``, ``forced``, ``task_failure`` or ``task_crash``; kept in
+            events, journal and metrics.
         client: A client, to release only what it holds; None for any.
 
     Returns:
-        Whether the store has confirmed the release. If the run does not hold the key under this name, nothing is released, and the counter
-        ``ownership_violations`` of the client rises by one.
+        Whether the store has confirmed the release. If the run does not hold the key under this name, nothing
+        is released, and the counter ``ownership_violations`` of the client rises by one.
 
     Raises:
         ConfigError: The reason is none of these. Nothing is released.

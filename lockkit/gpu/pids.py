@@ -1,7 +1,7 @@
 """The processes behind the pids that a driver reports, which are those of the host, also in a container.
 
-A pid is given only where it is proved. Two pid namespaces may use one number for two processes, so a pid of the host that merely exists
-here proves nothing (pid_namespaces(7)).
+A pid is given only where it is proved. Two pid namespaces may use one number for two processes, so a pid of
+the host that merely exists here proves nothing (pid_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Pids:
     """The way from pids of the host to processes of this pid namespace, as it is now.
 
     - same: this process lives in the pid namespace of the host, so the pids are those that it knows.
-    - outer: it lives in another one, but sees the ``/proc`` of the host. NSpid there says which pid a process has here.
-    - unknown: an ordinary container. Nothing can be told of a pid of the host.
+    - outer: it lives in another one, but sees the host's ``/proc``, whose NSpid shows the pids here.
+    - unknown: an ordinary container. Nothing is known about a pid of the host.
 
     Args:
         proc: The folder ``/proc``.
@@ -112,7 +112,7 @@ def program_of(folder: Path, fields: dict[str, str]) -> str | None:
 
 
 def _script(words: list[str]) -> str:
-    """The script or module that Python was told to run; "" if there is none, or if it cannot be told from an option's value."""
+    """The script or module that Python runs; "" if there is none, or if it may be an option's value."""
     for number, word in enumerate(words):
         if word == "-m" and number + 1 < len(words):
             return words[number + 1]

@@ -1,4 +1,4 @@
-"""lockkit's own plugin for GPUs, registered through the same hooks as any other, when something of it is first needed."""
+"""lockkit's own plugin for GPUs, registered by the usual hooks when something of it is first needed."""
 
 from __future__ import annotations
 

@@ -57,20 +57,20 @@ class GpuLeases(PoolLeases):
         """The variables with which a child process sees these cards only.
 
         Args:
-            by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
+            by: ``index`` or ``uuid``; None for indices, or UUIDs if one is a slice, which has no index.
 
         Raises:
-            ConfigError: A slice is to be named by an index, or a card is none of NVIDIA's: the variables are CUDA's.
+            ConfigError: A slice is to be named by an index, or a card is not NVIDIA's, and unknown to CUDA.
             LeaseLost, NotHeld: The cards are not held any more, so somebody else may have them.
         """
         self.ensure_held()
         return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
-        """Set the variables of :meth:`environment` in this process while the ``with`` statement lasts, for child processes that it starts.
+        """Set the variables of :meth:`environment` in this process, for its children, during the ``with``.
 
-        The environment belongs to the whole process: give child processes of several threads their own with :meth:`environment`. A
-        program that has used CUDA itself no longer reads the variables.
+        The environment belongs to the whole process: for children of several threads use :meth:`environment`.
+        A program that has used CUDA itself no longer reads the variables.
         """
         return EnvironmentSet(self.environment(by))
 
@@ -121,8 +121,8 @@ class _CardPool(Pool):
 class GpuPool:
     """A reusable, thread-safe factory of leases on cards of this host, made by :func:`lockkit.gpu.pool`.
 
-    Requests pass a gate one by one, first come, first served, as those of any :class:`~lockkit.Pool`. The request at the gate takes cards that
-    will do, and looks again every 2 s, because a card that somebody uses without a lock wakes nobody when it is free.
+    Requests pass a gate one by one, first come, first served, as in any :class:`~lockkit.Pool`. The first one
+    takes cards that will do, and looks again every 2 s: the end of a use without a lock wakes no waiter.
 
     Programs that take no lock are not kept out.
 
@@ -140,7 +140,7 @@ class GpuPool:
 
     @property
     def name(self) -> str:
-        """The name of the pool: ``gpu/`` and that of the host, or ``gpu-sim/`` and that of the host for simulated cards."""
+        """The name of the pool: ``gpu/``, or ``gpu-sim/`` for simulated cards, and the name of the host."""
         return self._cards.pool
 
     def acquire(
@@ -164,29 +164,31 @@ class GpuPool:
         """Wait for some cards and hold them.
 
         Args:
-            count: The number of cards. Several are whole cards: CUDA shows a process no card beside a MIG slice.
-            min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Unless ``memory`` is given, the whole card is held.
-            memory: The memory of each to take, ``"8GiB"`` or bytes, what CUDA itself needs included; None for whole cards. Others share
-                the rest.
-            model: A part of its name, or a pattern with ``*``, such as ``"H100"``. A request for one model blocks those behind it.
-            ids: The UUIDs of the cards that will do, at least their first 8 characters, or their indices; None for all. Of those, only the
-                cards that ``CUDA_VISIBLE_DEVICES`` showed when the pool was made.
+            count: The number of cards. Several are whole cards: CUDA shows no card beside a MIG slice.
+            min_free: The free memory of each, ``"20GiB"`` or bytes. Without ``memory``, whole cards are held.
+            memory: The memory of each to take, ``"8GiB"`` or bytes, including CUDA's own need; None for whole
+                cards. Others share the rest.
+            model: A part of its name, or a pattern with ``*``: ``"H100"``. Such a request blocks later ones.
+            ids: The UUIDs of the cards that will do, at least their first 8 characters, or their indices;
+                None for all. Only cards that ``CUDA_VISIBLE_DEVICES`` showed at the pool's creation count.
             allow_busy: Whether cards that are used without a lock will do.
-            settle: Seconds for which memory of the last holder may drain, while this request keeps its place: after the end of a hold that
-                this request saw, and after the grant. After the grant it is at most 25 s.
-            affinity: Whether the cards that this object took last come first; before it has taken any, those that this user had last on this host.
-            accept_dirty: Whether cards will do of which the last holder left memory in use that no process has now.
-            preflight: Whether to compute on each card after its grant, with the torch or cupy of this Python, or of the Python at this path. A card that
-                fails is given back and another one taken; one that is found faulty is quarantined. It takes a few seconds, and up to 22.
+            settle: Seconds for which memory of the last holder may drain, while this request keeps its place:
+                after the end of a hold that it saw, and after the grant. After the grant it is at most 25 s.
+            affinity: Whether the cards that this object took last come first; before it has taken any, those
+                that this user had last on this host.
+            accept_dirty: Whether cards will do on which their last holders left memory that no process has.
+            preflight: Whether to compute on each card after its grant, with the torch or cupy of this Python,
+                or of the Python at this path. A card that fails is given back and another one taken; a faulty
+                one is quarantined. It takes a few seconds, and up to 22.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.
-            on_wait: Called as that of :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.
+            on_wait: As :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
 
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
-            DevicesUnavailable: There are no cards, or nothing can be said about any; the error says what to do.
-            AcquireTimeout: The time is up; the error says why each card did not do, and which argument or command would help.
+            DevicesUnavailable: There are no cards, or none can be examined; the error says what to do.
+            AcquireTimeout: The time is up; the error says why each card did not do, and what would help.
             AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
         """
         checked = self._cards.checked_within(
@@ -233,12 +235,12 @@ def pool(
             subprocess.run(["python", "train.py"])
 
     Args:
-        client: The client. Its store keeps those apart who use the cards: one of this host, or one of the fleet.
-        simulate: The number of cards to simulate in place of those of the host; None for what the configuration says.
+        client: The client. Its store must separate all users of the cards: one of this host, or of the fleet.
+        simulate: The number of cards to simulate in place of the host's; None for the configured one.
         host: The name of this host in the store; None for the setting ``gpu.host``, or else its own.
         options: See :class:`~lockkit.shared.options.Options`; they are for each card.
 
     Raises:
-        ConfigError: An option is not allowed, or the host has no name: in a container the setting ``gpu.host`` must tell it.
+        ConfigError: An option is not allowed, or a container lacks the setting ``gpu.host``.
     """
     return GpuPool(client, simulate=simulate, host=host, options=options)

@@ -1,10 +1,10 @@
-"""The preflight of a card: a short computation on it, in a child process that sees only this card, compared with what must come out.
+"""The preflight of a card: a short computation in a child that sees only this card, with a known result.
 
-lockkit itself never opens CUDA, which would keep memory on the card, and could not be closed. The child ends with the computation, or is
-killed when its time is over.
+lockkit itself never opens CUDA, which would keep memory on the card, and could not be closed. The child ends
+with the computation, or is killed when its time is over.
 
-A card is found faulty only for what nothing else explains: a wrong result, an error of its hardware, or no result in time after a first small one. Whatever a neighbour, the
-driver's version or the framework may have caused (no memory, a framework that sees no card) only keeps the card from this request.
+A card is faulty only for what nothing else explains: a wrong result, a hardware error, or no result after a
+small first one. Other failures (no memory, no card visible to the framework) only keep it from this request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["LONGEST", "Preflight", "Verdict"]
 
 _PROGRAM = Path(__file__).with_name("preflight_program.py")
 _PROBE, _START, _COMPUTE = 60.0, 12.0, 10.0
-"""Seconds for the first import of a framework; for each later one with the start of CUDA, in which a card may have to wake up; and for the computation."""
+"""Seconds for the first import of a framework, for a later one and CUDA's start, and to compute."""
 LONGEST = _START + _COMPUTE
 """Seconds that a preflight takes at most."""
 _FAULTS = (
@@ -63,7 +63,7 @@ class Preflight:
 
     Args:
         python: The interpreter.
-        starts: Seconds for the import of the framework and the start of CUDA, which may be slow without a fault of the card.
+        starts: Seconds for the import of the framework and the start of CUDA, slow even on healthy cards.
         computes: Seconds for the computation.
     """
 
@@ -104,7 +104,7 @@ class Preflight:
 
         Args:
             device: The card.
-            until: The end of the request, by time.monotonic(); None for none. A card that has not answered by then is not at fault.
+            until: The end of the request, by time.monotonic(); None for none. Silence by then is no fault.
         """
         if not cuda_knows((device,)):
             return Verdict("a preflight is for NVIDIA's cards")
@@ -140,10 +140,7 @@ class Preflight:
     def _run(
         self, word: str, variables: Mapping[str, str], limits: Sequence[float], until: float | None = None
     ) -> list[tuple[str, str]]:
-        """Run the program. Its lines: those that came before the limits, of which the second begins with ``ready``.
-
-        ``ended`` is added if it ended without an answer.
-        """
+        """Run the program. Returns its lines; the second limit starts at ``ready``. ``ended``: no answer."""
         process = subprocess.Popen(
             [self._python, str(_PROGRAM), word],
             env={**os.environ, **variables},

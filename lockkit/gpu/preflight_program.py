@@ -1,9 +1,9 @@
-"""The program of a preflight, which runs in a child process and may run in another Python than lockkit's. Imports nothing of lockkit.
+"""The program of a preflight, for a child process, perhaps another Python. Imports nothing of lockkit.
 
-``preflight_program.py probe`` tells which framework can be imported, without touching a card. ``preflight_program.py torch`` (or ``cupy``)
-computes on the one card that the environment shows. Each line of its output is a word and a text: ``ready`` once a first
-small product was computed on the card, for which CUDA and its libraries had to start, then ``fine``, ``wrong`` (the result is not what it must be), ``raised`` (the framework raised an error while it computed), or
-``absent`` (the framework cannot be used, or sees no card).
+``preflight_program.py probe`` finds a framework to import, without touching a card. ``preflight_program.py
+torch`` (or ``cupy``) computes on the card that the environment shows. Each line of output is a word and a
+text: ``ready`` after a first small product, for which CUDA had to start, then ``fine``, ``wrong`` (the
+result), ``raised`` (an error while computing), or ``absent`` (the framework is unusable, or sees no card).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def end_with_parent() -> None:
 
 
 def probe(say: Any) -> None:
-    """Tell the first framework that can be imported and is made for cards, or why each cannot be used."""
+    """Report the first framework that is importable and made for cards, or why each cannot be used."""
     try:
         torch: Any = import_module("torch")
         version = torch.version
@@ -71,10 +71,7 @@ def probe(say: Any) -> None:
 
 
 def of_torch(say: Any) -> Any:
-    """The computation with torch; None if it sees no card.
-
-    The numbers are so small that every order of additions gives the same result, also with the shorter numbers of tensor cores.
-    """
+    """The computation with torch; None if it sees no card. Any order of additions has the same result."""
     torch: Any = import_module("torch")
     if not torch.cuda.is_available():
         say("absent", "torch sees no card that it can use")

@@ -1,7 +1,4 @@
-"""The quarantine: cards of a host that nobody gets, by a person's word or because a program found them faulty.
-
-The marks stand in one record (:mod:`lockkit.gpu.marks`).
-"""
+"""The quarantine: cards that nobody gets, by a mark (:mod:`lockkit.gpu.marks`) of a person or for a fault."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ Mark = TypeVar("Mark")
 
 
 class Capped(NamedTuple):
-    """The answer to a quarantine without a person that would leave too few cards. The card stays in use, and a person should look.
+    """The refusal of a quarantine without a person that leaves too few cards. The card stays in use.
 
     Attributes:
         count: The cards of the host that are quarantined.
@@ -59,8 +56,8 @@ class Found(NamedTuple):
 
     Attributes:
         done: The mark of the card, or why the card has none.
-        fresh: Whether people are to be told: this call has set the mark, or nobody was told within the last hour that the limit keeps the
-            card in use.
+        fresh: Whether to raise an alert: this call has set the mark, or the limit keeps the card in use, and
+            no alert has said so within the last hour.
     """
 
     done: Quarantined | Capped
@@ -68,12 +65,12 @@ class Found(NamedTuple):
 
 
 def limit(cards: int) -> int:
-    """The most cards of a host with this number of cards that are quarantined without a person: at least one, at most half of them."""
+    """The most cards of a host to quarantine without a person: at least one, and at most half of all."""
     return max(1, cards // 2)
 
 
 def quarantined(records: Records, host: str, cards: Iterable[str] = ()) -> dict[str, Quarantined]:
-    """The marks of a host, by UUID, or one mark for all cards (``marks.ALL``) if the marks are damaged. One request, and one for each of ``cards``.
+    """The marks of a host, by UUID; one for all (``ALL``) if damaged. One request, and one for each card.
 
     Args:
         records: A client.
@@ -89,7 +86,7 @@ def quarantined(records: Records, host: str, cards: Iterable[str] = ()) -> dict[
 
 
 def mark_of_damage(uuid: str, record: Record | None) -> Quarantined | None:
-    """The mark of a card whose own record is damaged: nobody knows how it was left, nor its capacity. None if the record is not damaged."""
+    """The mark of a card whose own record, with its capacity and receipt, is damaged; None if it is not."""
     return Quarantined(uuid, CARD_DAMAGED) if is_damaged(record) else None
 
 
@@ -99,7 +96,7 @@ def spared(records: Records, host: str) -> frozenset[str]:
 
 
 def mark_of(marks: Mapping[str, Mark], device: Device) -> Mark | None:
-    """The mark that keeps a card from everybody: its own, or for a slice also that of its card; None if there is none.
+    """The mark that keeps a card from everybody: its own, that of a slice's card, or one for all; else None.
 
     Args:
         marks: The marks of a host, by UUID, or words about them.
@@ -119,7 +116,7 @@ def quarantine(
         uuid: The card.
         reason: Why.
         by: The owner of the process in which the person says so.
-        cards: The UUIDs of all cards of the host: each gets a mark if the marks are damaged, which is an error without them.
+        cards: The UUIDs of all cards of the host, to replace damaged marks, otherwise an error.
 
     Raises:
         ConfigError: The record has no room for one more mark.
@@ -143,8 +140,8 @@ def quarantine_faulty(
 ) -> Quarantined | Capped:
     """Quarantine a card without a person, because it was found faulty, if enough others are left.
 
-    A driver's update may make every card look faulty at once, and must not take every card out of use. So of the ``cards`` of a host at least
-    one, and at most half, are quarantined in this way; those that a person quarantined count too. A mark that is there already stays.
+    A driver's update may make all cards look faulty, and must not take all out of use. So at least one, and
+    at most half, of the ``cards`` are quarantined like this, persons' marks included. An existing mark stays.
 
     Args:
         records: A client.
@@ -153,8 +150,8 @@ def quarantine_faulty(
         reason: What was found.
         by: The owner of the process that found it.
         cards: The UUIDs of all cards of the host, without slices.
-        parents: The card of each slice. A card counts once, however many of its slices are quarantined; one whose card is not told counts
-            as a card of its own.
+        parents: The card of each slice. A card counts once, however many of its slices are quarantined; a
+            slice of an unknown card counts as a card.
         lasting: Whether the mark stays until a person clears it, although the driver shows no fault.
     """
     return find_faulty(records, host, uuid, reason, by, cards, parents, lasting=lasting).done
@@ -171,12 +168,12 @@ def find_faulty(
     *,
     lasting: bool = False,
 ) -> Found:
-    """Quarantine a card as :func:`quarantine_faulty` does, and tell whether people are to be told of it: of several callers, one is."""
+    """Quarantine a card as :func:`quarantine_faulty`, and say whether this one of several callers alerts."""
     new = Quarantined(uuid, reason, _who(by), _now(), automatic=True, lasting=lasting)
     answer: list[Found] = []
 
     def decide(kept: Kept) -> Kept:
-        # Called again, an answer to a request that was lost may have made the change: then it has the time of this call.
+        # A first call without an answer may have made the change: then the mark has the time of this call.
         marks = kept.marks
         hit = {
             parents.get(one, one) for one in marks if one in cards or marks[one].automatic or one in parents
@@ -212,7 +209,7 @@ def clear(
         host: The host.
         uuid: The card.
         only: The mark to remove; any other one stays. None for whatever mark there is.
-        cards: The UUIDs of all cards of the host, by a person's word: damaged marks are replaced by one of each other card.
+        cards: By a person's word, the UUIDs of all cards: others get new marks in place of damaged ones.
 
     Returns:
         The mark that this call has removed, or another one that stays; None if there was none.
@@ -232,7 +229,7 @@ def clear(
 
 
 def _mend(records: Records, host: str, uuid: str) -> Quarantined | None:
-    """Replace the record of a card by an empty one, if it is damaged. Returns the mark that the card had by that."""
+    """Empty the record of a card, if it is damaged. Returns the mark that the card had for that."""
     name = _card(host, uuid)
     mark = mark_of_damage(uuid, records.record(name))
     if mark is not None:
@@ -247,7 +244,7 @@ def _card(host: str, uuid: str) -> str:
 def give_back(
     client: Client, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str] | None = None
 ) -> Quarantined | None:
-    """Give a card back to everybody by a person's word, and tell of it as the event ``gpu_cleared``. Returns the mark that it had, if any.
+    """Give a card back by a person's word, and publish ``gpu_cleared``. Returns the mark that it had, if any.
 
     A damaged record of the card is replaced by an empty one.
 

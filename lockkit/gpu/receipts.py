@@ -1,7 +1,7 @@
-"""Receipts: how a holder left its card. The next holder gets the one of the holder before, from the card's record.
+"""Receipts: how a holder left its card. The next holder gets the last one from the card's record.
 
-A holder that is killed leaves none. So the record also has the claims that were granted and have left no receipt yet: if one of them is no
-longer held, nobody knows how its holder left the card, whatever an older receipt says.
+A killed holder leaves none. So the record also has the granted claims without a receipt: if one of them is no
+longer held, the state in which its holder left the card is unknown, whatever an older receipt says.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["in_record", "last", "last_in", "packed", "put", "put_back", "receipt
 _WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
 _MOST = 24
-"""The most claims without a receipt in a record: the sharers of a card that are told of."""
+"""The most claims without a receipt in a record: the sharers of a card that are named."""
 _ROOM = NOTE_LIMIT - 1152
-"""The bytes of a record up to which claims without a receipt are remembered: the rest is kept for a receipt that grows."""
+"""The bytes of a record up to which claims without a receipt are kept: the rest is for the receipt."""
 _ENDED = "it ended without leaving a receipt"
 _HIGHEST = 2**63 - 1
 """The highest fence that a store can give."""
@@ -47,11 +47,12 @@ def put(
     after: Device | None = None,
     whole: bool = True,
 ) -> bool:
-    """Keep a receipt in the card's record, for the claim that it names. Returns False if one that counts more is there already, which stays.
+    """Keep a receipt in the card's record. Returns False if one that counts more is there, which stays.
 
-    What earlier holders have left stays told. A share is judged by the processes of its holder alone, so the worse receipt stays until the card
-    is seen without processes and with at most 1 GiB in use, and what two sharers have left is added up. Of a whole card, more than 1 GiB that no process had at the grant was left before, and
-    what of it is still in use is added to the new receipt.
+    What earlier holders left stays noted. A share is judged by its holder's processes alone, so the worse
+    receipt stays until the card has no process and at most 1 GiB in use, and two sharers' leftovers are
+    added. On a whole card, over 1 GiB without a process at the grant was left before; what is still in use is
+    added.
 
     Args:
         records: A client.
@@ -68,7 +69,7 @@ def put(
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = unpacked(report.uuid, value.get(_KEY))
-        # As long as a claim is noted, all later holders share the card with it, so its receipt is the last one whatever the fences say.
+        # All later holders share the card with a noted claim, so its receipt is last whatever the fences.
         noted = any(one.get("claim") == report.claim_id for one in _taken(value))
         later = known is not None and known.fence > report.fence and not noted
         # By a request without an answer; what it has added up is not added once more.
@@ -125,7 +126,7 @@ def _added(report: Receipt, known: Receipt, after: Device | None) -> Receipt:
 
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
-    """The receipt that was written last for a card; None if there is none. A later holder may have left none: see :func:`last`."""
+    """The receipt that was written last for a card; None if there is none. See also :func:`last`."""
     return in_record(uuid, records.record(pool_name(host_pool(host), uuid)))
 
 
@@ -141,7 +142,7 @@ def last(records: Records, host: str, uuid: str, live: Collection[str]) -> Recei
         records: A client.
         host: The host.
         uuid: The card.
-        live: The ids of the claims that hold it now. A claim that is not among them and left no receipt is one of which nothing is known.
+        live: The ids of the claims that hold it now. Any other claim without a receipt left an unknown state.
     """
     record = records.record(pool_name(host_pool(host), uuid))
     return None if record is None else last_in(uuid, record.value, live)
@@ -156,7 +157,7 @@ def take_over(
     *,
     whole: bool = False,
 ) -> Receipt | None:
-    """Note in the card's record who holds it now, and return how the last holder left it; None if it was never held.
+    """Note the new holder in the card's record, and return how the last one left it; None if there was none.
 
     Args:
         records: A client.
@@ -167,7 +168,7 @@ def take_over(
         whole: Whether the claim is for the whole card.
 
     Raises:
-        CapacityMismatch: The whole card was asked for, and has been resized to more than the claim weighs. Nothing is noted.
+        CapacityMismatch: A whole card was requested, and resized to more than the claim. Nothing is noted.
         BackendError: The store did not do it.
     """
     name = pool_name(host_pool(host), uuid)
@@ -180,7 +181,7 @@ def take_over(
     }
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
-        # A resize writes the record, and then looks for claims of whole cards. So one that it has not seen finds the new capacity here.
+        # A resize writes the record before it looks for claims: one that it missed sees the capacity here.
         capacity = fixed_capacity(value)
         if whole and capacity is not None and mine.weight < capacity:
             raise _resized(name, mine, capacity)
@@ -204,7 +205,8 @@ def take_over(
 
 def _resized(name: str, mine: ClaimInfo, capacity: int) -> CapacityMismatch:
     return CapacityMismatch(
-        f"{name!r} was resized to {capacity} MiB while all of it was asked for, and the claim weighs {mine.weight} MiB",
+        f"{name!r} was resized to {capacity} MiB while all of it was asked for,"
+        f" and the claim weighs {mine.weight} MiB",
         name=name,
         hint="ask for it again",
     )
@@ -225,7 +227,7 @@ def put_back(records: Records, host: str, uuid: str, claim_id: str) -> None:
 
 
 def last_in(uuid: str, value: Mapping[str, object], live: Collection[str]) -> Receipt | None:
-    """How the last holder of a card left it, by the value of its record; None if the card was never held. See :func:`last`."""
+    """How the last holder of a card left it, by its record; None if it was never held. See :func:`last`."""
     written = unpacked(uuid, value.get(_KEY))
     ended = [one for one in _taken(value) if str(one.get("claim")) not in live]
     if not ended:
@@ -267,7 +269,7 @@ def packed(report: Receipt) -> dict[str, object]:
 
 
 def unpacked(uuid: str, stored: object) -> Receipt | None:
-    """A receipt from JSON; None if there is none. One that cannot be read says that the state of the card is unknown."""
+    """A receipt from JSON; None if there is none. An unreadable one says that the state is unknown."""
     if stored is None:
         return None
     if not isinstance(stored, Mapping):

@@ -1,7 +1,6 @@
-"""The cards that this user had last on each host, for a next program: a small file in the state folder of the user.
+"""The cards that this user had last on each host, for the next program: a file in the state folder.
 
-The file says which of several good cards comes first, and nothing else. So a file that is missing, damaged or out of date does no harm, and whatever
-goes wrong with it is ignored.
+The file only orders good cards. So a missing, damaged or old file does no harm, and its errors are ignored.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _POOLS = 32
 
 
 def last_cards(config: Config, pool: str) -> tuple[str, ...]:
-    """The UUIDs of the cards that this user had last in a pool, the preferred one first; none if that is not known."""
+    """The UUIDs of the cards that this user had last in a pool, the preferred one first; none if unknown."""
     with suppress(OSError, BackendError, ConfigError):
         return _read(config.state_place(create=False).path / FILE).get(pool, ())
     return ()
 
 
 def remember(config: Config, pool: str, uuids: Sequence[str]) -> None:
-    """Keep the cards that this user has in a pool now. Readable by the user alone. Of two programs at the same moment, one is remembered."""
+    """Keep the cards that this user has in a pool now, in a private file. One of two writers wins."""
     with suppress(OSError, BackendError, ConfigError):
         place = config.state_place().path / FILE
         before = _read(place)

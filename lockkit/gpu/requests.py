@@ -56,7 +56,7 @@ __all__ = ["CheckedRequest", "HostCards"]
 _AGAIN = 0.25
 """Seconds after which a store that is busy is asked again."""
 _LEAST = 0.5
-"""Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
+"""Seconds that the driver and the store have at least to report the cards, however short the request."""
 _SHORTEST = 0.05
 _LONGEST_LOOK = 25.0
 """Seconds of one look at most: a chooser has 30 s."""
@@ -97,7 +97,7 @@ class HostCards:
 
     Attributes:
         last: The UUIDs of the cards that this object took last.
-        faults: Tells the faults of a card since its grant, by UUID, a sentence each. Does not block.
+        faults: Returns the faults of a card since its grant, by UUID, a sentence each. Does not block.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class HostCards:
 
     @property
     def host(self) -> str:
-        """The host under whose name the cards stand in the store; before the first request the present name of this one."""
+        """The host under whose name the store has the cards; before the first request, this one's name."""
         return self._home.host
 
     @property
@@ -135,11 +135,11 @@ class HostCards:
 
     @property
     def without_wait(self) -> float:
-        """Seconds in which a request that does not wait must have seen the cards: a bit longer than a look, whose own error says more."""
+        """Seconds for a request without a wait to see the cards: more than a look, whose error says more."""
         return self._looking.patience + _LEAST
 
     def settle(self, devices: Sequence[Device]) -> None:
-        """Find the host under whose name the cards stand in the store; see :func:`lockkit.gpu.homes.settle`.
+        """Find the host under whose name the store has the cards; see :func:`lockkit.gpu.homes.settle`.
 
         Raises:
             BackendError: The store does not answer.
@@ -147,7 +147,7 @@ class HostCards:
         self._home = settle(self._client, self._named, devices)
 
     def check(self, devices: Sequence[Device]) -> HomeCheck:
-        """The check of cards whose locks are free but which a claim under a former name may hold; see :meth:`settle`."""
+        """The check of free cards for claims under a former name; see :meth:`settle`."""
         return HomeCheck(self._client, self._home, devices)
 
     def look(self) -> Snapshot:
@@ -167,7 +167,7 @@ class HostCards:
     def granted(
         self, driver: Driver, leases: Sequence[AnyLease], members: Sequence[str], chooser: CardChooser
     ) -> HeldCards:
-        """Note cards that were granted, so that they are watched, and cleaned at their release. Does not block.
+        """Note the granted cards, to watch them, and to clean them at their release. Does not block.
 
         Args:
             driver: The engine that got the leases.
@@ -206,10 +206,10 @@ class HostCards:
         waited: bool,
         refused: Mapping[str, str] = NOTHING,  # type: ignore[assignment]  # nothing is in it
     ) -> AcquireTimeout:
-        """The error of a request that got too few cards, in terms of cards: why each did not do when it last looked, and what would help.
+        """The error of a request that got too few cards, with why each did not do, and what would help.
 
         Args:
-            error: The error in terms of the pool. If no card was looked at, the error that it was made from says why.
+            error: The error in terms of the pool. Its context says why no card was looked at.
             chooser: The chooser of the request.
             waited: Whether the request has waited.
             refused: Why no card could be looked at, by UUID; nothing if the turn of the request had not come.
@@ -240,11 +240,11 @@ class HostCards:
             chooser.handover.finish(())
 
     def remember(self, uuids: Sequence[str]) -> None:
-        """Keep the cards that were taken, for the next program of this user. Writes a small file, and raises no error."""
+        """Keep the taken cards in a small file for the next program of this user. Raises no error."""
         remember(self._client.config, self.pool, uuids)
 
     def close(self) -> None:
-        """Let go of the drivers, so that for instance a card can be reset, within some seconds. A later look opens them again."""
+        """Let go of the drivers within seconds, so that a card can be reset. A later look reopens them."""
         let_go(self._providers)
 
     def asked(
@@ -261,11 +261,11 @@ class HostCards:
         accept_dirty: bool = False,
         preflight: bool | str = False,
     ) -> tuple[CardRequest, Snapshot]:
-        """A request, and one look at the cards, among which it need not be possible. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
+        """A request, possible or not, and one look at the cards; as :meth:`lockkit.gpu.GpuPool.acquire`.
 
         Raises:
-            ConfigError: An argument is wrong, or names a card that this host does not have; or a preflight is not possible.
-            DevicesUnavailable: No provider knows a card, or the driver does not answer about one that may be meant.
+            ConfigError: An argument is wrong, or names no card of this host, or a preflight is not possible.
+            DevicesUnavailable: No provider knows a card, or the driver is silent about one that may be meant.
         """
         whole(count, "count", self.pool)
         wanted: object = model
@@ -320,7 +320,7 @@ class HostCards:
 
     @cached_property
     def simulation(self) -> str | None:
-        """A sentence for requests on simulated cards; None for those on real ones. May look at the real cards, once.
+        """A sentence for requests on simulated cards; None on real ones. May look at the real cards once.
 
         Raises:
             ConfigError: As :func:`lockkit.gpu.snapshots.simulation`.
@@ -328,7 +328,7 @@ class HostCards:
         return simulation(self._client.config, self._client.plugins, self._simulate)
 
     def _log_once(self) -> None:
-        """Log that cards are simulated although the program did not ask for that, and which ones the environment leaves to it."""
+        """Log once a simulation that the program did not request, and cards that the environment leaves."""
         simulated, asked = self.simulation, asked_words(self._environ)
         if self._silent:
             return
@@ -357,9 +357,9 @@ class HostCards:
     def checked_within(
         self, wait: float | None, count: int, *, began: float | None = None, **asked: Any
     ) -> CheckedRequest:
-        """Check a request and look at the cards, as :meth:`asked` and :meth:`possible` do, within the time of the request.
+        """Look at the cards, and check a request as :meth:`asked` and :meth:`possible`, within its time.
 
-        With a timeout, the driver and the store are asked on a thread. While the store is only busy, it is asked again.
+        With a timeout, a thread asks the driver and the store. A store that is only busy is asked again.
 
         Args:
             wait: The seconds that the request waits in all; None for ever, 0 not at all.
@@ -391,7 +391,8 @@ class HostCards:
     def late(self, spent: float) -> AcquireTimeout:
         """The error for a request whose time was up before its cards were seen."""
         return AcquireTimeout(
-            f"timed out after {durations.show(spent)}, while the driver of the GPUs and the store were asked about them",
+            f"timed out after {durations.show(spent)},"
+            " while the driver of the GPUs and the store were asked about them",
             name=self.pool,
             hint="wait longer, or see: lockkit gpu ls",
         )
@@ -427,7 +428,7 @@ class HostCards:
         if never is not None:
             raise ConfigError(never, name=pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, pool, devices)
-        # A card whose record is damaged is given to nobody, but stays a member of the pool, so that a request can wait until a person mends the record.
+        # A card with a damaged record stays in the pool: a request waits until a person repairs the record.
         damaged = {
             one.uuid: seen(one, devices)
             for one in devices
@@ -485,7 +486,7 @@ class HostCards:
         members: Mapping[str, int],
         within: Mapping[str, str],
     ) -> None:
-        """Refuse a request that could only be met by cards which a ``lockkit run`` or task around this program holds. Asks the store only if there is one.
+        """Refuse a request that only cards held by a ``lockkit run`` or task around this program can meet.
 
         Raises:
             DeadlockDetected: The wait would last as long as this program.
@@ -501,7 +502,8 @@ class HostCards:
                         kept[long_name(device)] = holder
         if kept and len(fit) - len(kept) < count:
             raise DeadlockDetected(
-                f"the lockkit run or task around this program holds {', '.join(kept)}, and ends no sooner than the program",
+                f"the lockkit run or task around this program holds {', '.join(kept)},"
+                " and ends no sooner than the program",
                 name=pool,
                 holder=next(iter(kept.values())),
                 hint="use the GPUs that it holds, which the program sees, without asking for them again; "

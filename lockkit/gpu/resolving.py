@@ -1,4 +1,4 @@
-"""Cards as people name them: by UUID, by at least the first 8 characters of one, or by index. Pure: no I/O."""
+"""Cards as people name them: by UUID, at least 8 first characters of one, or index. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def resolve(
     """The UUID of the card that a person means.
 
     Args:
-        word: A UUID, at least 8 characters with which only one begins, the index of a card, or another name of one.
+        word: A UUID, at least 8 characters with which only one begins, the index of a card, or an alias.
         devices: The cards of this host.
         others: UUIDs that may be meant, too, though no such card is seen.
         pool: The pool of the cards, for errors.
@@ -101,7 +101,7 @@ def resolve_each(
 
 
 def _listed(uuids: Sequence[str], devices: Sequence[Device]) -> str:
-    """Cards by index and the UUID's beginning: ``GPU 0 (GPU-54a033e8), GPU 1 (GPU-54a0ffff)``; a longer beginning where the short one is that of several."""
+    """Cards by index and short UUID: ``GPU 0 (GPU-54a033e8)``; a whole UUID if the short one is ambiguous."""
     by_uuid = {one.uuid: one for one in devices if one.uuid}
     short = [uuid[:_SHOWN] for uuid in uuids]
     told = []

@@ -1,7 +1,7 @@
 """A process that runs already, held by its pidfd (pidfd_open(2)).
 
-A pid is given to another process once its own has ended and was reaped. So the pidfd is opened first, and all else is read after that: if the
-pidfd has not ended by then, what was read under the pid is of this process.
+The kernel reuses a pid once its process has ended and was reaped. So the pidfd is opened first, and all else
+is read later: if the pidfd has not ended by then, what was read under the pid is of this process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RunningJob:
         started: The start of the process, in seconds since boot.
 
     Raises:
-        ConfigError: There is no such process, it lives in another pid namespace, or it belongs to another user; the error says what to do.
+        ConfigError: The process does not exist, or is in another pid namespace, or another user's.
     """
 
     def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
@@ -60,7 +60,8 @@ class RunningJob:
             )
         if len(spaces) != len(spaces_of(status_of(own))):
             raise ConfigError(
-                f"pid {self.pid} lives in another pid namespace, such as a container, where it has pid {spaces[-1]}",
+                f"pid {self.pid} lives in another pid namespace, such as a container,"
+                f" where it has pid {spaces[-1]}",
                 hint="call this in that container, or start the job there with lockkit run --gpu",
             )
         self.user = user_name(int(status["Uid"].split()[0]))

@@ -11,7 +11,7 @@ __all__ = ["ScriptedCard", "ScriptedProcess", "decode"]
 
 
 class ScriptedProcess(msgspec.Struct, forbid_unknown_fields=True):
-    """A process on a simulated card. With ``while_alive`` it is there only as long as a process with this pid lives."""
+    """A process on a simulated card; with ``while_alive``, only while a process with this pid lives."""
 
     pid: int | None = None
     user: str | None = None
@@ -24,7 +24,7 @@ class ScriptedProcess(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ScriptedCard(msgspec.Struct, forbid_unknown_fields=True):
-    """A simulated card. ``used`` may be more than its processes use: leftover memory. Watches report ``events``, such as an Xid."""
+    """A simulated card. ``used`` may include leftover memory. Watches report ``events``, such as an Xid."""
 
     name: str = "Simulated GPU"
     memory: str | int | None = None

@@ -1,6 +1,6 @@
-"""Simulated cards, with which every command for GPUs can be tried on any machine: ``[gpu] simulate = 2``, ``--gpu-sim 2``.
+"""Simulated cards, to try the GPU commands on any machine: ``[gpu] simulate = 2``, ``--gpu-sim 2``.
 
-The cards of a host have the same UUIDs each time. A state file says what happens on them, and may be changed at any moment:
+The UUIDs of a host's cards never change. A state file, which may change at any moment, scripts their state:
 
 {"0": {"processes": [{"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}]},
  "1": {"used": "3GiB", "faults": ["the card must be reset"]}}
@@ -55,7 +55,7 @@ class SimulatedProvider(BasicProvider):
         """Look at all cards.
 
         Raises:
-            DevicesUnavailable: The state file cannot be read, or is wrong; the message names the file and the place.
+            DevicesUnavailable: The state file is unreadable or wrong; the message names the file and place.
         """
         if not self._uuids:
             raise DevicesUnavailable(

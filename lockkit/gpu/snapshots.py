@@ -1,4 +1,4 @@
-"""One look at all devices of this host: which providers are asked, and how their answers become one snapshot."""
+"""One look at all devices of this host: the providers to ask, and one snapshot of their answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "simulated_cards", "simulation"]
 
 PATIENCE = 5.0
-"""Seconds that a provider has for one look, if no configuration says otherwise (``gpu.patience``), and for any other call."""
+"""Seconds for one look of a provider, if no ``gpu.patience`` is configured, and for any other call."""
 
 _CARDS = 0.8
 """The part of that time which the cards of a provider have."""
@@ -36,7 +36,7 @@ class Looking(NamedTuple):
     Attributes:
         patience: Seconds after which a provider that has not answered is left out.
         ignore: The names of programs that do not make a device busy.
-        tolerated: The bytes of a device that they may use together, and up to which it counts as unused while no other process is seen on it.
+        tolerated: The bytes that they may use together, and up to which a device without others is unused.
     """
 
     patience: float = PATIENCE
@@ -61,12 +61,12 @@ NO_MEMORY = "the driver says that it has no memory at all"
 
 
 def simulated_cards(config: Config, simulate: int | None = None) -> int:
-    """The number of cards that are simulated in place of those of the host: ``simulate``, or what the configuration says; 0 for none."""
+    """The number of simulated cards in place of the host's: ``simulate``, or as configured; 0 for none."""
     return config.gpu_simulate if simulate is None else simulate
 
 
 def simulation(config: Config, plugins: PluginManager, simulate: int | None = None) -> str | None:
-    """A sentence for a request on simulated cards, which says where the simulation was asked for; None for a request on real ones.
+    """A sentence for a request on simulated cards, and where that was configured; None for real ones.
 
     Looks at the real cards of the host if the simulation is a setting, which may have been forgotten.
 
@@ -93,8 +93,10 @@ def simulation(config: Config, plugins: PluginManager, simulate: int | None = No
         let_go(real)
     if found:
         raise ConfigError(
-            f"{how_many(count)} would be simulated ({source}), but this host has real ones, which nobody would hold",
-            hint=f"{'unset' if source.isupper() else 'remove gpu.simulate from'} {source}; if simulated ones are meant: --gpu-sim {count}, or simulate={count} in a program",
+            f"{how_many(count)} would be simulated ({source}),"
+            " but this host has real ones, which nobody would hold",
+            hint=f"{'unset' if source.isupper() else 'remove gpu.simulate from'} {source};"
+            f" if simulated ones are meant: --gpu-sim {count}, or simulate={count} in a program",
         )
     return f"{how_many(count)} simulated ({source}): no real GPU is held"
 
@@ -102,7 +104,7 @@ def simulation(config: Config, plugins: PluginManager, simulate: int | None = No
 def providers(
     config: Config, plugins: PluginManager, *, simulate: int | None = None
 ) -> tuple[DeviceProvider, ...]:
-    """The providers whose devices are looked at: simulated ones alone if that is asked for, else those of all plugins.
+    """The providers whose devices are looked at: simulated ones alone if asked for, else all plugins'.
 
     Args:
         config: The configuration.
@@ -125,14 +127,14 @@ def providers(
 def look(providers: Sequence[DeviceProvider], how: Looking = USUAL) -> Snapshot:
     """Look at the devices of some providers, which are asked at the same time.
 
-    A provider that has no devices, raises, or does not answer in time hides nothing of the others; a remark says so.
+    A provider without devices, or with an error or a late answer, hides no other one; a remark says so.
 
     Args:
         providers: The providers.
         how: The way in which they are looked at.
 
     Raises:
-        DevicesUnavailable: No provider knows a device; the message has the reason of each provider that failed.
+        DevicesUnavailable: No provider knows a device; the message has the reasons of those that failed.
         DevicesNotReady: The same, and one of the reasons may pass.
     """
     if not providers:
@@ -178,7 +180,7 @@ def _look(provider: DeviceProvider, patience: float) -> Callable[[], object]:
 
 
 def _seen(device: Device, how: Looking) -> Device:
-    """A device as all of lockkit sees it: without programs that are ignored, unless they use too much, and faulty if it has no memory."""
+    """A device without ignored programs, unless they use too much, and faulty if it has no memory."""
     device = device._replace(tolerated=how.tolerated)
     if device.memory == 0:
         device = device._replace(faults=(*device.faults, NO_MEMORY))
@@ -186,15 +188,15 @@ def _seen(device: Device, how: Looking) -> Device:
     device = device._replace(ignored=ignored)
     sizes = [one.memory for one in ignored if one.memory is not None]
     if not ignored or len(sizes) < len(ignored) or sum(sizes) > how.tolerated:
-        return device  # memory that cannot be told may be too much
+        return device  # unknown memory may be too much
     return device._replace(processes=tuple(one for one in device.processes or () if one not in ignored))
 
 
 def let_go(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> None:
-    """Let go of the drivers of some providers, so that for instance a card can be reset. A later look opens them again.
+    """Let go of the drivers of some providers, so that a card can be reset. A later look reopens them.
 
-    Returns after ``patience`` seconds at the latest, and raises no error. A provider that has not returned from an earlier call is left as it is:
-    its driver hangs, and would be waited for.
+    Returns after ``patience`` seconds at the latest, and raises no error. A provider that has not returned
+    from an earlier call is left alone: its driver hangs.
     """
     asked = [ProviderCall(one, one.close) for one in providers if has_returned(one)]
     call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
@@ -202,7 +204,7 @@ def let_go(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -
 
 
 def _nothing(failed: Sequence[DevicesUnavailable]) -> DevicesUnavailable:
-    """The error when no provider knows a device: the reason of each that failed, because the cards may be those of any of them."""
+    """The error when no provider knows a device, with all failures' reasons: any may have the cards."""
     if len(failed) == 1:
         return failed[0]
     if not failed:
@@ -221,7 +223,8 @@ def _reason(provider: str, error: BaseException, patience: float) -> DevicesUnav
     if isinstance(error, TimeoutError):
         return DevicesNotReady(
             f"the driver of the device provider {provider} has not answered within {patience:g} s",
-            hint="a card may hang: see the kernel's log, dmesg; if cards take long to wake: nvidia-smi -pm 1, or a longer gpu.patience",
+            hint="a card may hang: see the kernel's log, dmesg;"
+            " if cards take long to wake: nvidia-smi -pm 1, or a longer gpu.patience",
         )
     if isinstance(error, ConfigError):
         return DevicesUnavailable(error.message, hint=error.hint)

@@ -1,4 +1,4 @@
-"""The state of each card: what people and programs are told of it, with the reason. Pure: no I/O."""
+"""The state of each card: as shown to people and programs, with the reason. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ STATES: Mapping[State, str] = {
     "quarantined": "quarantined",
     "unheld": "not held",
 }
-"""Each state in words. Unmanaged: a program computes on the card, and no lock says so. Not held: all that the store knows of
-a card of another host that nobody holds."""
+"""Each state in words. Unmanaged: a program computes on the card, and no lock says so. Not held: no claim
+holds a card of another host, of which nothing else is known."""
 
 
 class Card(NamedTuple):
@@ -92,7 +92,7 @@ def _card(device: Device) -> Card:
 
 
 def of_drivers(found: tuple[Card, ...]) -> str:
-    """The number of cards in each state that their drivers alone can tell: ``2 GPUs, 1 busy``, ``2 GPUs, none busy or faulty``.
+    """The cards in each state that drivers alone show: ``2 GPUs, 1 busy``, ``2 GPUs, none busy or faulty``.
 
     Not how many are free, because only the store knows who holds one.
 
@@ -106,11 +106,11 @@ def of_drivers(found: tuple[Card, ...]) -> str:
 
 
 def summary(found: tuple[Card, ...], waiting: int = 0) -> str:
-    """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any.
+    """The cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. Slices count in place of their card.
 
     Args:
         found: The cards.
-        waiting: The number of requests that wait, which are told as well: ``8 GPUs: 8 held; 2 requests wait``.
+        waiting: The number of waiting requests, to add: ``8 GPUs: 8 held; 2 requests wait``.
     """
     parts = [card for card in found if not card.device.sliced]
     numbers = {state: sum(card.state == state for card in parts) for state in STATES}

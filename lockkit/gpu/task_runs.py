@@ -1,4 +1,4 @@
-"""The runs of tasks with the old names: what a call of a function under ``@gpu_lock`` knows, and which run of which task this thread or asyncio task holds."""
+"""The runs of tasks with the old names: what a call under ``@gpu_lock`` knows, and which runs are current."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 _runs: ContextVar[tuple[Run, ...]] = ContextVar("lockkit_gpu_runs", default=())
-"""The last run of each task in this thread or asyncio task. A run that has ended stays, so that a second release of it is known as such."""
+"""The last run of each task in this thread or asyncio task; ended ones stay, to know a second release."""
 
 
 def find_run(task_name: str, key: str, client: Client | None) -> Run | None:
@@ -75,7 +75,7 @@ def _forget(key: str, names: tuple[str, ...]) -> None:
 
 
 def _names_of(function: Callable[..., object], args: tuple[object, ...]) -> tuple[str, ...]:
-    """The names by which a task is known, the one to show first. A bound Celery task comes as the first argument, and has the name of the task."""
+    """The names of a task, the one to show first. A bound Celery task comes as the first argument."""
     names = (function.__name__, f"{function.__module__}.{function.__qualname__}")
     bound = args[0].name if args and hasattr(type(args[0]), "apply_async") else None  # type: ignore[attr-defined]
     return (bound, *names) if isinstance(bound, str) and bound else names

@@ -1,4 +1,4 @@
-"""The device providers, cards and frameworks that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
+"""Providers, cards and frameworks with an unreturned call: each keeps a thread, and gets no second call."""
 
 from __future__ import annotations
 

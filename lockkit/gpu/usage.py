@@ -1,4 +1,4 @@
-"""The use that each holder makes of a card: which of the processes on the card are whose, and what the holder has told."""
+"""The use that each holder makes of a card: its processes on the card, and its own report."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = [
 ADOPTED: Final = "adopted"
 """The key of a note under which the keeper of a job that was adopted says which process that is."""
 RESERVATION: Final = "reserved"
-"""The key of a note that says that whatever the owner's user computes on the card, started by whom it may be, belongs to the claim."""
+"""The key of a note by which everything that the owner's user computes on the card is the claim's."""
 _DEEPEST = 64
 """Generations that are looked at. A chain that is longer was read while pids were used again."""
 
 
 def granted(claims: Iterable[ClaimInfo]) -> tuple[ClaimInfo, ...]:
-    """The claims that hold a card or may: an owner that waited has its grant a moment before ZooKeeper shows it, as OFFERED until then."""
+    """The claims that hold a card or may: ZooKeeper shows a waiter's grant a moment late, as OFFERED."""
     return tuple(one for one in claims if one.state != "WAITING")
 
 
@@ -50,7 +50,7 @@ def parent_of(pid: int) -> int:
 
 
 def works_for(pid: int, owner: int, parent: Callable[[int], int] = parent_of) -> bool:
-    """Whether a process is ``owner``, or one of its descendants. One that has detached itself cannot be told, and counts as a stranger."""
+    """Whether a process is ``owner`` or a descendant of it; one that has detached itself is a stranger."""
     for _ in range(_DEEPEST):
         if pid == owner:
             return True
@@ -66,7 +66,7 @@ def used_by(device: Device, owner: int, parent: Callable[[int], int] = parent_of
     Args:
         device: The card.
         owner: The pid of the process, in this pid namespace.
-        parent: Tells the parent of a process.
+        parent: Returns the parent of a process.
     """
     if device.processes is None or any(one.pid is None for one in device.processes):
         return None
@@ -77,14 +77,14 @@ def used_by(device: Device, owner: int, parent: Callable[[int], int] = parent_of
 
 
 def worker(owner: int, note: Mapping[str, object]) -> int:
-    """The pid of the process that works under a claim: the owner of the claim, or the job that the owner has adopted."""
+    """The pid of the process that works under a claim: the owner of the claim, or the job that it adopted."""
     job = note.get(ADOPTED)
     pid = job.get("pid") if isinstance(job, Mapping) else None
     return pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else owner
 
 
 def used_by_holder(device: Device, holder: ClaimInfo) -> int | None:
-    """The bytes of a card that a holder of a part of it uses, if the holder is a process of this host that can be seen from here; else None."""
+    """The bytes of a card that a holder of a part uses, if this process can see the holder; else None."""
     return used_by(device, worker(holder.owner.pid, holder.note)) if _is_seen(holder) else None
 
 
@@ -93,13 +93,13 @@ def unlocked(
 ) -> tuple[DeviceProcess, ...]:
     """The processes on a held card that work for none of its holders. Reads ``/proc``.
 
-    None are named unless each holder is a process of this host that can be seen from here. A process that has detached itself from its
-    holder counts as one without a lock, and one whose pid is unknown as its holder's. All processes of its user belong to a reservation.
+    No process is returned unless each holder is a visible process of this host. A detached process counts as
+    one without a lock, one of unknown pid as its holder's. A reservation has all processes of its user.
 
     Args:
         device: The card.
         holders: The claims that hold it, or a part of it.
-        parent: Tells the parent of a process.
+        parent: Returns the parent of a process.
     """
     every = tuple(holders)
     if not all(map(_is_seen, every)):
@@ -125,7 +125,7 @@ def claimless(
     Args:
         pids: The processes; None for one that cannot be told.
         holders: The claims.
-        parent: Tells the parent of a process.
+        parent: Returns the parent of a process.
     """
     owners = {worker(one.owner.pid, one.note) for one in holders}
     return [pid for pid in pids if pid is None or not any(works_for(pid, owner, parent) for owner in owners)]
@@ -137,7 +137,7 @@ class Use(NamedTuple):
     Attributes:
         declared: The bytes that it declared; None for a whole card.
         used: The bytes that it uses; None if unknown.
-        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or if that is unknown.
+        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or unknown.
     """
 
     declared: int | None = None
@@ -155,7 +155,7 @@ def use_of(holder: ClaimInfo, live: int | None = None) -> Use:
 
     Args:
         holder: The claim. Its weight is in MiB.
-        live: The bytes that it uses now; None to take what it told last.
+        live: The bytes that it uses now; None for its last report.
     """
     told = news_in(holder.note)
     used = live if live is not None or told is None else told.used

@@ -25,11 +25,11 @@ _NONE: Mapping[str, int] = {}
 
 
 class GpuLook(NamedTuple):
-    """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
+    """One look: the snapshot, its cards with their states, the store's facts, and the holders' use.
 
-    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. ``waits`` has the number of
-    requests that wait, by host; none of a host whose queue is not known. ``host`` is the name of this host; None if it is not known. ``first`` is the
-    first request in the queue of this host, if there is one.
+    A look at all hosts has the host and the store's facts for each card; two hosts may give two cards one
+    UUID. ``waits`` has the number of waiting requests by host, except of a host whose queue is not known.
+    ``host`` is the name of this host; None if unknown. ``first`` is the first request in its queue, if any.
     """
 
     snapshot: Snapshot
@@ -50,7 +50,7 @@ class GpuLook(NamedTuple):
 
 
 class HostView:
-    """The GPUs of this host, with what the store knows of them. A store that does not answer hides no card, and leaves none free.
+    """The GPUs of this host, with the store's facts. Without an answer, no card is hidden, and none free.
 
     Args:
         client: The client.
@@ -66,7 +66,7 @@ class HostView:
 
     @property
     def host(self) -> str:
-        """The host under whose name the cards of this machine stand in the store.
+        """The host under whose name the store has the cards of this machine.
 
         Raises:
             ConfigError: The name of this host is not known.
@@ -89,7 +89,7 @@ class HostView:
     def quarantine(
         self, uuid: str, reason: str, by: Owner, cards: Collection[str] | None = None
     ) -> tuple[str, Quarantined]:
-        """Quarantine a card by a person's word, as :func:`lockkit.gpu.quarantine.quarantine` does. Returns the host under whose name, and the mark.
+        """Quarantine a card by a person's word, and return the host that has the mark, and the mark.
 
         A card without a home gets one: the mark would not count under the next name of the host.
 

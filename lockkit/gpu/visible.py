@@ -1,9 +1,9 @@
-"""The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it, and written for child processes.
+"""The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as by CUDA, and written for children.
 
-The variable is about NVIDIA's cards only, whose UUIDs begin with ``GPU-`` or ``MIG-``. It hides none of another maker.
+The variable is about NVIDIA's cards only (UUIDs with ``GPU-`` or ``MIG-``), and hides no other maker's.
 
-CUDA reads the value up to the first entry that names no card; the cards behind that are hidden as well. So what is read here never names a
-card that CUDA would hide.
+CUDA reads the value up to the first entry that names no card, and hides the cards behind that. So these
+functions never name a card that CUDA would hide.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _SLURM = "SLURM_JOB_ID"
 _OF_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
-"""Slurm's own lists of the indices of the cards on this host that it has given: to the step, which is a part of the job, and to the job."""
+"""Slurm's lists of the indices of its cards on this host: those of the step, then those of the job."""
 _BY_BUS = "PCI_BUS_ID"
 _OF_CUDA = ("GPU-", "MIG-")
 """The beginnings of the UUIDs of NVIDIA's cards and slices."""
 
 
 def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
-    """The UUIDs of the cards and slices that the environment lets programs see; None if it does not say, so that they see all.
+    """The UUIDs of the cards and slices that the environment shows to programs; None for all.
 
     Args:
         environ: The environment of the program.
         devices: All cards and slices of the host.
 
     Raises:
-        ConfigError: The environment numbers cards of different models in CUDA's own order, which only CUDA knows.
+        ConfigError: The environment numbers different models in CUDA's own order, which only CUDA knows.
     """
     value = environ.get(VISIBLE)
     if value is None:
@@ -76,7 +76,7 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
         by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
 
     Raises:
-        ConfigError: A slice is to be named by an index, a card is none of NVIDIA's, or ``by`` is something else.
+        ConfigError: A slice is to be named by an index, a card is not NVIDIA's, or ``by`` is something else.
     """
     if by not in (None, "index", "uuid"):
         raise ConfigError(f"by must be 'index', 'uuid' or None, not {by!r}")
@@ -100,10 +100,7 @@ def cuda_knows(chosen: Sequence[Device]) -> bool:
 
 
 def cuda_shows_alone(device: Device) -> bool:
-    """Whether a process sees no other card beside this one: a MIG slice. CUDA shows one slice to a process, and no whole card beside it.
-
-    NVIDIA's MIG user guide says so, under "CUDA Device Enumeration".
-    """
+    """Whether CUDA shows no card beside this one: a MIG slice (NVIDIA's guide, "CUDA Device Enumeration")."""
     return device.parent is not None and cuda_knows([device])
 
 
@@ -122,7 +119,10 @@ def why_hidden(environ: Mapping[str, str], devices: Sequence[Device] = ()) -> st
     entries = [entry.strip() for entry in (value or "").split(",")]
     old = next((entry for entry in entries if entry.startswith(OLD_SLICE) and entry not in known), None)
     if old is not None:
-        return f"{VISIBLE} names {old} in the form that drivers before R470 had for slices, and this host has no such slice: name it by its UUID, as nvidia-smi -L does"
+        return (
+            f"{VISIBLE} names {old} in the form that drivers before R470 had for slices,"
+            " and this host has no such slice: name it by its UUID, as nvidia-smi -L does"
+        )
     return f"{VISIBLE} hides it" + (f", which Slurm sets for job {job}" if job else "")
 
 
@@ -134,28 +134,31 @@ def hidden_hint(environ: Mapping[str, str]) -> str:
 
 
 def asked_words(environ: Mapping[str, str]) -> str | None:
-    """The cards that the environment leaves to a request, and who says so, in a sentence; None if it leaves all."""
+    """The cards that the environment leaves to a request, and who set it, in a sentence; None if all."""
     job, value = environ.get(_SLURM), environ.get(VISIBLE)
     if not job:
-        # Whoever does not know that the shell has it, after `gpu reserve` for instance, would wait for one card while others are free.
+        # With a forgotten variable, as after `gpu reserve`, a request would wait while other cards are free.
         return None if value is None else f"only the GPUs of {VISIBLE}={value} are asked for"
     listed = _told_by_slurm(environ)
     if value is None and listed is not None:
         return f"only the GPUs that Slurm has given job {job} are asked for ({listed[0]}={listed[1]})"
     if value is None:
-        return f"Slurm has given job {job} no GPUs ({VISIBLE} is not set), and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1"
+        return (
+            f"Slurm has given job {job} no GPUs ({VISIBLE} is not set), and does not see what lockkit holds:"
+            " ask Slurm for GPUs with --gres=gpu:1"
+        )
     return f"only the GPUs that Slurm has given job {job} are asked for ({VISIBLE}={value})"
 
 
 def _told_by_slurm(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The variable in which Slurm lists the cards that it has given, and its value; None outside of a job, or if it lists none."""
+    """The variable and value in which Slurm lists its cards; None outside of a job, or without a list."""
     if not environ.get(_SLURM):
         return None
     return next(((name, environ[name]) for name in _OF_SLURM if environ.get(name)), None)
 
 
 def _without_ranges(listed: str) -> str:
-    """A list of Slurm with each range written out: ``0-2,5`` becomes ``0,1,2,5``. What is no range stays as it is."""
+    """A list of Slurm with each range written out: ``0-2,5`` becomes ``0,1,2,5``. Other entries stay."""
     found: list[str] = []
     for entry in listed.split(","):
         first, dash, last = entry.strip().partition("-")
@@ -167,7 +170,7 @@ def _without_ranges(listed: str) -> str:
 
 
 def numbers_are_indices(environ: Mapping[str, str], devices: Sequence[Device]) -> bool:
-    """Whether CUDA numbers the cards as their indices do. Its own order is known only where all cards are of one model.
+    """Whether CUDA's numbers are the indices; its own order is known only for cards of one model.
 
     Args:
         environ: The environment of the program.
@@ -183,7 +186,8 @@ def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) ->
         whole = [device for device in devices if device.parent is None]
         if not numbers_are_indices(environ, whole):
             raise ConfigError(
-                f"{VISIBLE} numbers the cards of this host, which are of different models, in an order that only CUDA knows",
+                f"{VISIBLE} numbers the cards of this host, which are of different models,"
+                " in an order that only CUDA knows",
                 hint=f"set {ORDER}={_BY_BUS}, or name the cards by their UUIDs",
             )
         card = next((device for device in whole if device.index == int(entry)), None)

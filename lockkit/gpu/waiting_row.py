@@ -1,4 +1,4 @@
-"""The line that a terminal shows while a request waits for cards: short, with what matters most first. Pure: no I/O."""
+"""The line that a terminal shows while a request waits for cards: short, most important first. No I/O."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def waiting_row(
     waited: float,
     local: Callable[[float], time.struct_time] = time.localtime,
 ) -> str:
-    """A request that waits, in one line: ``waiting 80 s for 2 GPUs: you are 3rd; GPU 0 held by ann since 14:02 (nightly), GPU 1 busy (unmanaged): bob's python``.
+    """A waiting request in one line: ``waiting 80 s for 2 GPUs: you are 3rd; GPU 0 held by ann since 14:02``.
 
-    Cards of which the same is said are told together.
+    Cards in the same state share a phrase.
 
     Args:
         seen: The last look; None if nothing can be said about the cards.

@@ -1,8 +1,8 @@
-"""The watch over cards while this process holds them: faults, idle cards, and holders that use more than they declared, as events.
+"""The watch over cards while this process holds them: faults, idle cards and overuse, as events.
 
-One thread for all clients of the process, as long as cards are held and no longer. The thread alone asks the driver and the store: grants,
-releases and callbacks of losses only tell it to look. A call of a driver that hangs is given up after some seconds, and that driver is not asked
-again until it has returned.
+One thread for all clients of the process, while cards are held. Only the thread asks the driver and the
+store: grants, releases and callbacks of losses just wake it. A driver's call that hangs is given up after
+some seconds, and that driver is not asked again until it has returned.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["LOOK_EVERY", "WatchedCards", "faults", "look_soon", "watch"]
 LOOK_EVERY = 30.0
 """Seconds between two looks at the cards that are held."""
 _PATIENCE = 5.0
-"""Seconds that a request to the store may take that tells others how a card is used."""
+"""Seconds for a request to the store that reports how a card is used."""
 _ALERTS: Mapping[str, Literal["P1", "P2"]] = {"gpu_faulty": "P1", "gpu_idle": "P2"}
 _log = Log("lockkit.gpu")
 
@@ -61,13 +61,13 @@ class _WatchedCard:
 
     @property
     def over(self) -> bool:
-        """Whether nobody works under the hold any more, as far as this process can tell."""
+        """Whether nobody works under the hold any more, as far as this process knows."""
         hold, held = self.hold, held_card(self.hold.claim_id)
         cleaned = held is not None and held.over
         return cleaned or hold.ended or hold.report is not None or not hold.origin.is_here() or hold.collected
 
     def tell(self, notice: CardNotice) -> None:
-        """Tell of the card, as an event, and as an alert if a person should look."""
+        """Report on the card as an event, and as an alert if a person should look."""
         hold, owner = self.hold, str(self.hold.owner)
         data = {"uuid": self.uuid, "gpu": self.label, "holder": owner, "used": self.course.used}
         data["declared"] = self.weight
@@ -82,7 +82,7 @@ class _WatchedCard:
             )
 
     def publish(self) -> None:
-        """Write into the note of the claim what others should know, if that has changed. A store that does not do it is asked again later."""
+        """Write changed news into the note of the claim. A store that fails is asked again later."""
         driver, hold = self.driver, self.hold
         news = self.course.news(driver.clock.now(), driver.clock.wall())
         if news is None:
@@ -135,7 +135,7 @@ class WatchedCards:
         return all(card.over for card in self.cards)
 
     def open(self) -> None:
-        """Have the drivers watch the cards that they are not watching yet. A driver that hangs is left out until it has returned."""
+        """Have the drivers watch further cards. A driver that hangs is left out until it has returned."""
         uuids = [card.uuid for card in self.cards]
         todo = [one for one in self.providers if one not in self._watches and has_returned(one)]
         openings = [_Opening(one, uuids) for one in todo]
@@ -150,7 +150,7 @@ class WatchedCards:
                 self._watches[opening.provider] = found
 
     def read(self, snapshot: Snapshot | None, declared: Mapping[str, int | None]) -> None:
-        """Take a look at the cards, and tell what deserves it.
+        """Take a look at the cards, and report what deserves it.
 
         Args:
             snapshot: The look; None if the driver did not answer.
@@ -219,7 +219,7 @@ class _Opening:
 class _Watcher:
     """The grants under watch in one process, and the thread that looks at their cards.
 
-    A grant only appends to a deque and starts a thread, so a signal handler that raises leaves nothing half done.
+    A grant only appends to a deque and starts a thread, so a raising signal handler leaves it consistent.
     """
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class _Watcher:
         self.turn = threading.Lock()
 
     def look_soon(self) -> None:
-        """Have the thread look what has begun and ended. Never blocks."""
+        """Have the thread look for new and ended grants. Never blocks."""
         if self.turn.locked():
             self.bell.ring()
         elif self.groups:
@@ -291,7 +291,7 @@ class _Watcher:
 
 
 _watchers: dict[Origin, _Watcher] = {}
-"""The watcher of this process. A forked child has none of the threads of its parent, and holds none of its cards."""
+"""The watcher of this process. A forked child has no threads of its parent, and holds none of its cards."""
 
 
 def _watcher() -> _Watcher:
@@ -313,7 +313,7 @@ def look_soon() -> None:
 
 
 def faults(uuid: str) -> tuple[str, ...]:
-    """The faults of a card, a sentence each, since this process was granted it: Xids, and what a look has shown. Does not block.
+    """The faults of a card, a sentence each, since its grant: Xids, and those that looks showed. No wait.
 
     Empty if the process does not hold the card, or watches none (``gpu.watch``).
     """

@@ -1,7 +1,8 @@
 """A check of recovery: cards of this host that were quarantined without a person, and that are well again.
 
-A mark that a person has set is a person's to clear, and so is one for what the driver does not show (a preflight, an Xid). Another automatic one is cleared after two looks with some time between them, at both of which the
-driver shows the card, reports no fault of it, and shows that nothing uses it; and only if it still is the mark that was seen.
+A person clears a person's mark, and that of a fault that the driver does not show (a preflight, an Xid).
+Others are cleared, if unchanged, after two looks, some time apart, that show the card unused and without a
+fault.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["check"]
 
 
 def check(context: CheckContext) -> Iterator[Case]:
-    """The cards whose automatic mark may be cleared. One look at the cards, one request to the store, and one for each card."""
+    """The cards with an automatic mark to clear. One look, one request, and one for each card."""
     client = context.client
     try:
         named = host_name(client.config)
@@ -50,7 +51,7 @@ def check(context: CheckContext) -> Iterator[Case]:
 
 
 def _unseen(host: str, marks: Sequence[Quarantined], error: DevicesUnavailable) -> Case:
-    """The case of cards that nothing can be said about. A person should look: they stay quarantined for as long as that lasts."""
+    """The case of cards that cannot be examined, and stay quarantined. A person should look."""
     which = ", ".join(mark.uuid for mark in marks)
     why = f"whether {which} is well again cannot be told: {error.message}"
     seen = {"cards": [mark.uuid for mark in marks], "error": error.message}
@@ -111,7 +112,7 @@ def _seen(client: Client) -> tuple[Card, ...]:
 
 
 def _well(uuid: str, found: tuple[Card, ...]) -> Card | None:
-    """The card, if it is free. A divided one is as well as its slices, and a slice no better than its card."""
+    """The card, if it is free: a divided one if its slices are, and a slice if its card has no fault."""
     card = next((one for one in found if one.device.uuid == uuid), None)
     if card is None:
         return None
@@ -122,5 +123,5 @@ def _well(uuid: str, found: tuple[Card, ...]) -> Card | None:
 
 
 def _free(card: Card) -> bool:
-    """Whether the driver says that nothing uses a card. What it cannot tell is not taken for nothing."""
+    """Whether the driver says that nothing uses a card. Unknown use counts as use."""
     return card.state == "free" and card.device.processes is not None

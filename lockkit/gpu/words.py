@@ -26,7 +26,7 @@ __all__ = [
 _DAY = 86_400.0
 _Said = TypeVar("_Said", bound=str | None)
 OLD_SLICE = "MIG-GPU-"
-"""The beginning of the names that drivers before R470 gave to slices: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
+"""The beginning of slices' names before R470: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
 WITHOUT = (
     "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
 )
@@ -44,7 +44,7 @@ def short_name(device: Device) -> str:
 
 
 def together(devices: Sequence[Device]) -> str:
-    """Cards and slices of which the same is said, in a few words: ``GPU 0+1``, ``GPU 0+1+slice MIG-54a033e8``."""
+    """Cards and slices in the same state, in a few words: ``GPU 0+1``, ``GPU 0+1+slice MIG-54a033e8``."""
     whole = [str(one.index) for one in devices if one.parent is None]
     slices = [f"slice {one.uuid[:12]}" for one in devices if one.parent is not None]
     return "+".join([*([f"GPU {'+'.join(whole)}"] if whole else []), *slices])

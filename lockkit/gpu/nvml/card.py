@@ -1,7 +1,7 @@
 """One of NVIDIA's cards: what NVML is asked about it, and how the answers become devices.
 
-A look asks a card five questions, and three more the first time. One of them has all the counters of its health. A card that does not answer one of
-them, because of its model, its driver or a defect, is still listed with what it did answer.
+A look asks a card five questions, and three more the first time; one has all the counters of its health. A
+card that does not answer one, because of its model, driver or defect, is listed with the other answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOT_HERE = (3, 13)
 
 
 class NvmlCard:
-    """One card, asked again and again. Answers that cannot change are kept, and so is which questions it does not know."""
+    """One card, asked again and again. Answers that cannot change are kept, as are unsupported questions."""
 
     def __init__(self, nvml: ModuleType, index: int) -> None:
         self._nvml = nvml
@@ -55,7 +55,7 @@ class NvmlCard:
         return self._unreachable((why,))._replace(silent=True)
 
     def _unreachable(self, faults: tuple[str, ...]) -> Device:
-        # As long as NVML is initialised, an index stands for the same card.
+        # As long as NVML is initialised, an index means the same card.
         return Device(self._uuid, self.index, self._name, faults=faults, unreachable=True)
 
     def _faults_of(self, device: Device) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class NvmlCard:
         return found
 
     def _aliases(self, handle: Any, uuid: str, parent: str) -> tuple[str, ...]:
-        """The name that drivers before R470 gave to a slice, if this driver gives it another one: that of its card, and two numbers."""
+        """The name of a slice for drivers before R470, if not the same: that of its card, and two numbers."""
         if uuid not in self._old_names:
             numbers = [self._ask(f"nvmlDeviceGet{what}InstanceId", handle) for what in ("Gpu", "Compute")]
             if not uuid or not parent or None in numbers:
@@ -125,7 +125,7 @@ class NvmlCard:
         )
 
     def _memory(self, handle: Any) -> tuple[int | None, int, int | None]:
-        """All bytes, those that the driver reserves, and those in use beyond them. Old drivers count the former among the latter."""
+        """All bytes, the reserved ones, and those in use beyond; old drivers count the second as in use."""
         new = self._ask("nvmlDeviceGetMemoryInfo", handle, version=self._nvml.nvmlMemory_v2)
         if new is not None:
             return new.total, new.reserved, new.used
@@ -147,10 +147,7 @@ class NvmlCard:
         return tuple(pids.process(pid, used) for pid, used in memory.items())
 
     def _ask(self, name: str, *args: Any, **more: Any) -> Any:
-        """The answer to one call of NVML; None if there is none.
-
-        A question that a card does not support is not asked again. For a slice nothing is remembered.
-        """
+        """The answer to one call of NVML; None if none. The card's unsupported calls are not repeated."""
         key = f"{name}_v2" if more else name
         call = getattr(self._nvml, name, None)
         if call is None or key in self._unknown or self._faults[:1] == [LOST]:

@@ -1,4 +1,4 @@
-"""The health of one of NVIDIA's cards: what its counters say in words, and which Xids are no fault of the card."""
+"""The health of one of NVIDIA's cards: its counters in words, and the Xids that are no fault of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RECOVERIES: Mapping[int, str] = {
     7: "the driver asks for a restart of the system",
 }
 _APPLICATION = frozenset((13, 31, 43, 45, 68, 109))
-"""Xids by which the driver says that a program was at fault, such as an invalid address. NVIDIA's device plugin for Kubernetes
+"""Xids that report a fault of a program, such as an invalid address. NVIDIA's device plugin for Kubernetes
 ignores the same ones."""
 
 
@@ -49,7 +49,8 @@ def faults_of(handle: Any, ask: Callable[..., Any]) -> list[str]:
     found = [_RECOVERIES.get(recovery, f"the driver asks for recovery {recovery}")] if recovery else []
     if errors:
         found.append(
-            f"{errors} memory {'error' if errors == 1 else 'errors'} could not be corrected since the driver was loaded"
+            f"{errors} memory {'error' if errors == 1 else 'errors'}"
+            " could not be corrected since the driver was loaded"
         )
     if pending:
         found.append("rows of its memory wait to be replaced by spare ones: the card must be reset")

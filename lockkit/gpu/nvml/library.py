@@ -1,4 +1,4 @@
-"""NVIDIA's library, NVML, by way of the module ``pynvml`` of the distribution nvidia-ml-py: finding it, and why it cannot be used.
+"""NVIDIA's library, NVML, through the module ``pynvml`` of nvidia-ml-py: finding it, and why it fails.
 
 Imported and initialised only when devices are looked at, because a driver that wakes up may take seconds.
 """
@@ -47,7 +47,7 @@ _REASONS: Mapping[int, tuple[str, str]] = {
 }
 """Why NVML cannot be used, and what to do, by the number of its error."""
 _LASTING = (4, 12, 13, 15, 17)
-"""Errors that no wait mends. Any other may pass: while a driver is replaced, it is not loaded (9), or unlike the library (18)."""
+"""Errors that no wait cures. Others may pass, as 9 (not loaded) and 18 (unlike the library) in an upgrade."""
 
 
 def load() -> ModuleType:
@@ -74,7 +74,8 @@ def load() -> ModuleType:
     where = getattr(nvml, "__file__", None) or "an unknown place"
     if hasattr(nvml, "__path__"):  # NVIDIA's is a single file
         raise DevicesUnavailable(
-            f"the module pynvml in {where} is not that of nvidia-ml-py, but of the old distribution pynvml or another one",
+            f"the module pynvml in {where} is not that of nvidia-ml-py,"
+            " but of the old distribution pynvml or another one",
             hint=f"pip uninstall -y pynvml nvidia-ml-py; then: {_install()}",
         )
     if not all(hasattr(nvml, name) for name in _NEEDED):
@@ -94,7 +95,7 @@ def begin(nvml: ModuleType, *, forked: bool) -> None:
 
     Args:
         nvml: The module.
-        forked: Whether an ancestor initialised NVML. A lock that another of its threads held at the fork is then replaced.
+        forked: Whether an ancestor initialised NVML. A lock that its threads held at the fork is replaced.
 
     Raises:
         DevicesUnavailable: NVML cannot be initialised; the message says why, and what to do.

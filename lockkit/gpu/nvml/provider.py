@@ -39,7 +39,7 @@ class NvmlProvider:
         return self.snapshot_within(threading.TIMEOUT_MAX)
 
     def snapshot_within(self, seconds: float) -> Snapshot:
-        """Look at all cards, in one pass. A card that has not answered after some seconds is listed as unreachable.
+        """Look at all cards, in one pass. A card that has not answered in time is listed as unreachable.
 
         Raises:
             DevicesUnavailable: No pynvml, no driver, no card, or nothing can be said about any.
@@ -51,7 +51,7 @@ class NvmlProvider:
     def watch(self, uuids: Sequence[str]) -> DeviceWatch:
         """Watch some cards for Xids: errors that the driver reports once, when they happen.
 
-        An Xid by which the driver only says that a program was wrong is no fault of the card. The faults of a card count for its slices.
+        An Xid that reports a fault of a program is no fault of the card. Slices have those of their card.
         """
         try:
             with self._open() as session:
@@ -62,15 +62,15 @@ class NvmlProvider:
             return NoWatch()
 
     def close(self) -> None:
-        """Let go of the driver, unless a watch is open, so that a card can be reset. The next snapshot opens it again.
+        """Let go of the driver, unless a watch is open, so that a card can be reset. A snapshot reopens it.
 
-        Does not wait for a look of another thread, or for a card, which may hang: they let go of the driver when they end.
+        Does not wait for a look of another thread, or a hanging card: they let go of the driver at their end.
         """
         self._to_close = True
         self._let_go()
 
     def _let_go(self) -> None:
-        """Let go of the driver if that is to be done, and no other thread uses it: one that does calls this at its end."""
+        """Let go of the driver if requested, unless another thread uses it: that one calls this later."""
         while self._to_close and not self._hangs():
             with self._try_hold() as held:
                 if not held:
@@ -101,7 +101,7 @@ class NvmlProvider:
     @contextmanager
     def _open(self) -> Iterator[NvmlSession]:
         lock = self._mutex.of_this_process()
-        lock.acquire()  # without a limit: a provider whose driver hangs is not asked again, so few threads wait here
+        lock.acquire()  # without a limit: a hanging driver is not asked again, so few threads wait here
         try:
             session = self._session
             if session is None or not session.origin.is_here():

@@ -30,7 +30,7 @@ class NvmlSession:
         self._answered = Event()
 
     def hangs(self) -> bool:
-        """Whether a call for one of the cards has not returned, so that the driver must not be let go of beside it."""
+        """Whether a call for one of the cards has not returned, so the driver must stay open."""
         return not all(map(has_returned, self._cards.values()))
 
     def end(self) -> None:
@@ -94,7 +94,7 @@ class NvmlSession:
         return Snapshot(taken, tuple(devices), remarks)
 
     def card(self, index: int) -> NvmlCard:
-        """The card with an index, which stands for the same card as long as the session lasts."""
+        """The card with an index, which means the same card as long as the session lasts."""
         return self._cards.setdefault(index, NvmlCard(self.nvml, index))
 
     def cards(self) -> list[NvmlCard]:

@@ -49,7 +49,7 @@ class NvmlWatch:
                 self._cards[_address(handle)] = about
 
     def faults(self, uuid: str) -> tuple[str, ...]:
-        """The Xids of a card, or of the card of a slice, since the watch began. Does not wait for the driver."""
+        """The Xids of a card, or of a slice's card, since the watch began. Does not wait for the driver."""
         if self._origin.is_here():
             with self._try_hold() as held:
                 if held and self._events is not None:
