@@ -1,5 +1,5 @@
-"""The set-up of one store for all users of a host: a folder that a group shares, and the administrator's file that names the store.
+"""The set-up of one store for all users of a host: a group's folder, and the administrator's file.
 
-``planning`` decides what is to be done, from facts alone; ``facts`` collects the facts, ``doing`` does what was decided, and
-``held`` finds out who holds locks in a store that is to be removed.
+``planning`` decides on the steps, from facts alone; ``facts`` collects the facts, ``doing`` does the steps,
+and ``held`` finds the holders in a store that is to be removed.
 """

@@ -1,8 +1,8 @@
 """The doing of planned steps, one by one.
 
-All is recorded before it is made, so that ``lockkit host remove`` finds it after a crash: a group by its name, and again with its number once
-that is known. The paths are checked again just before something is made in them, because
-another user may have made a missing parent meanwhile. Each step can be repeated: one that was interrupted is planned again, and done.
+Everything is recorded before it is made, so that ``lockkit host remove`` finds it after a crash: a group by
+its name, and later with its number. The paths are checked again just before something is made in them,
+because another user may have made a missing parent. An interrupted step is planned again, and repeated.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def remove(config: Path, seen: HostFacts, steps: tuple[Step, ...]) -> Iterator[S
     """Do the steps of a plan for ``lockkit host remove``; yields each when it is done. The record goes last.
 
     Raises:
-        BackendUnavailable: A step failed. Those before it are done, and the rest can be done by calling again.
+        BackendUnavailable: A step failed. Those before it are done; another call does the rest.
     """
     made = seen.made
     for step in steps:
@@ -143,10 +143,7 @@ def _command(*words: str) -> None:
 
 @contextlib.contextmanager
 def _new_folder(path: Path, gid: int) -> Iterator[int]:
-    """Make the shared folder: it has its owner, group and mode as soon as it has its name, and replaces nothing that is not empty.
-
-    The block gets its inode, to record it; then the folder gets its name.
-    """
+    """Make the shared folder. It gets its name after the block, which gets its inode, to record it."""
     _make_parents(path.parent)
     made = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     made.mkdir(mode=0o700)
@@ -165,7 +162,7 @@ def _make_parents(folder: Path) -> None:
     """Make a folder that everybody may look into, and its missing parents, whatever the umask.
 
     Raises:
-        OSError: Another user could replace what is made in it, because a parent came from elsewhere meanwhile.
+        OSError: Another user could replace what is made in it: a parent was made by somebody else.
     """
     for one in (*reversed(folder.parents), folder):
         if not one.is_dir():
@@ -214,10 +211,10 @@ def _record(config: Path, made: Made) -> None:
 
 
 def _remove_folder(path: Path, inode: int) -> None:
-    """Close the folder to its group, so that nothing in it can be replaced meanwhile; then remove the store and the folder.
+    """Close the folder to its group, so nothing in it can be replaced; then remove the store and the folder.
 
     Raises:
-        OSError: The path leads to another folder, which stays as it is; or something came into the folder that the store has not made; the folder stays, closed to its group.
+        OSError: Another folder is there, and left alone; or other files keep it, closed to its group.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

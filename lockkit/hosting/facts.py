@@ -1,4 +1,4 @@
-"""The facts of a host: the group, the shared folder, the administrator's file, and what ``lockkit host init`` has made before.
+"""The facts of a host: the group, the folder, the administrator's file, and the record of ``host init``.
 
 Nothing here changes anything. A record that another user could have written is refused.
 """
@@ -120,10 +120,10 @@ def _folder(path: Path) -> Folder | None:
 
 
 def exposed(path: Path) -> Path | None:
-    """The first folder above a path that does not belong to root, or in which others may put something in the path's way.
+    """The first folder above a path that is not root's, or in which others may put something in its way.
 
-    In a sticky folder they can do so while the next part of the path is missing, or is a link of theirs. The path is followed as it is
-    written, and as it is with all symbolic links resolved: their targets may lie elsewhere.
+    In a sticky folder others can do so while the next part of the path is missing, or is their link. The path
+    is followed as written, and with all symbolic links resolved: their targets may lie elsewhere.
     """
     for way in (path, Path(os.path.realpath(path))):
         above = Path("/")
@@ -146,7 +146,7 @@ def exposed(path: Path) -> Path | None:
 
 
 def _roots() -> tuple[int, int]:
-    """The numbers of root, which is also whoever owns ``/``: in a user namespace the root of the host has another number."""
+    """The numbers of root, and of the owner of ``/``: a user namespace gives the host's root another one."""
     return Path("/").stat().st_uid, os.geteuid()
 
 
@@ -156,7 +156,7 @@ def as_it_is(path: str, flags: int) -> int:
 
 
 def _trusted(seen: os.stat_result, *, sticky: bool = False) -> bool:
-    """Whether a file or folder belongs to root, and only root may change it. In a sticky folder others may make only files of their own."""
+    """Whether root owns a file or folder, and only root may change it. ``sticky`` lets others add files."""
     others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     safe = not others or (sticky and bool(seen.st_mode & stat.S_ISVTX))
     return safe and seen.st_uid in _roots()

@@ -1,4 +1,4 @@
-"""The holders in a store that is to be removed, in all of its namespaces, and the drain that keeps new ones out meanwhile."""
+"""The holders in a store that is to be removed, in all its namespaces, and the drain against new ones."""
 
 from __future__ import annotations
 

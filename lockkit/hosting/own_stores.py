@@ -1,7 +1,7 @@
-"""The stores that users of this host have by default, each of their own, and everything that uses one of them now.
+"""The stores that users of this host have by default, each of their own, and everything that uses one.
 
-A program goes on in the store that it opened. Programs that start after the default was changed lock elsewhere, and nothing keeps
-the two apart. So a program counts from when it has opened such a store, whether it holds a lock or not.
+A program goes on in the store that it opened. Later ones, after a change of the default, lock elsewhere, and
+nothing separates the two. So a program counts once it has opened such a store, with or without a lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def find(config: Path, group: Group | None, state_dir: object = None) -> OwnStor
     """Find the stores of users, and what uses them. Only root sees the programs and folders of others.
 
     Args:
-        config: The administrator's file that is to name another store. One at another place changes nobody's default.
+        config: The administrator's file that is to name another store. Only the usual place changes defaults.
         group: The group whose users are to share a store.
         state_dir: The state folder of each user, if the administrator's file sets one.
     """

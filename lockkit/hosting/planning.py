@@ -1,7 +1,7 @@
-"""The decisions of ``lockkit host``: from what was asked for and what was seen to the steps, and to what stands in the way.
+"""The decisions of ``lockkit host``: from the request and the facts to the steps and the obstacles.
 
-All functions are pure. They change nothing, and never plan to overwrite what an administrator wrote: a difference is an obstacle
-with a way out, not a step.
+All functions are pure. They change nothing, and never plan to overwrite what an administrator wrote: a
+difference is an obstacle with a way out, not a step.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Wanted(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group of the host. ``members`` are the users that the group lists, not those whose primary group it is."""
+    """A group of the host. ``members`` are its listed users, not those whose primary group it is."""
 
     name: str
     gid: int
@@ -83,7 +83,7 @@ class Group(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """The facts of what stands at the path of the shared folder."""
+    """The facts of what is at the path of the shared folder."""
 
     directory: bool
     uid: int = 0
@@ -109,7 +109,7 @@ class Made(NamedTuple):
     made_config_folder: bool = False
     """Whether the folder of the administrator's file was made."""
     inode: int = 0
-    """The folder's inode, by which it is known again. The number of a file system may be another one after each start of the host."""
+    """The folder's inode, to recognise it. The device number may change with each start of the host."""
     gid: int = -1
     """The group that the folder was given, or had."""
 
@@ -126,7 +126,7 @@ class OwnStores(NamedTuple):
 
 
 class HostFacts(NamedTuple):
-    """The facts of a host on which a plan stands."""
+    """The facts of a host on which a plan is based."""
 
     root: bool = True
     group: Group | None = None
@@ -134,7 +134,7 @@ class HostFacts(NamedTuple):
     network: str | None = None
     """The type of the folder's file system if it is a network file system."""
     exposed: Path | None = None
-    """A folder on the way to the shared folder or to the administrator's file in which another user could replace what is made."""
+    """A folder on the way to the shared folder or administrator's file that another user could change."""
     config_folder: bool = True
     """Whether the folder of the administrator's file exists."""
     text: str | None = None
@@ -172,7 +172,7 @@ class Obstacle(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The steps, in order; the obstacles, any of which means that no step is done; and remarks on what stays as it is."""
+    """The steps, in order; the obstacles, any of which prevents all steps; and remarks on what stays."""
 
     steps: tuple[Step, ...] = ()
     obstacles: tuple[Obstacle, ...] = ()
@@ -180,7 +180,7 @@ class Plan(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether programs lose the store, or no longer find it, so that nobody may hold a lock in it, and it must give no new ones."""
+        """Whether programs lose the store or find it no more, so it must have no holders, and be drained."""
         return any(
             step.action == "remove_folder" or (step.action == "remove_settings" and _names_store(step.detail))
             for step in self.steps
@@ -198,12 +198,12 @@ def store_url(folder: Path) -> str:
 
 
 def plan_init(wanted: Wanted, seen: HostFacts, *, force: bool = False) -> Plan:
-    """The steps by which all users of a group get one store, and what stands in the way.
+    """The steps by which all users of a group get one store, and the obstacles.
 
     Args:
         wanted: The request.
         seen: The facts.
-        force: Whether programs may go on in stores of their own, in which new programs do not see their locks.
+        force: Whether programs may go on in stores of their own, whose locks new programs do not see.
     """
     obstacles = [*_rights(seen), *_place(wanted, seen)]
     steps: list[Step] = []
@@ -214,11 +214,15 @@ def plan_init(wanted: Wanted, seen: HostFacts, *, force: bool = False) -> Plan:
             obstacles.append(
                 Obstacle(
                     f"there is no group {wanted.group!r}",
-                    "name a group that the users are in (getent group), or let this command make it: --create-group",
+                    "name a group that the users are in (getent group),"
+                    " or let this command make it: --create-group",
                 )
             )
     if seen.folder is None:
-        text = f"make the folder {wanted.folder}, owned by root, of group {seen.group or wanted.group}, with mode {MODE:04o}"
+        text = (
+            f"make the folder {wanted.folder}, owned by root,"
+            f" of group {seen.group or wanted.group}, with mode {MODE:04o}"
+        )
         steps.append(Step("make_folder", str(wanted.folder), text))
     else:
         obstacles += _misfit(wanted, seen, seen.folder)
@@ -240,13 +244,14 @@ def plan_init(wanted: Wanted, seen: HostFacts, *, force: bool = False) -> Plan:
 
 
 def still_in_use(own: OwnStores) -> Obstacle | None:
-    """The uses of stores of which new programs see nothing once all users share one; None if there are none."""
+    """The uses of stores that new programs do not see once all users share one; None if there are none."""
     if not own.uses:
         return None
     return Obstacle(
         f"stores of single users are in use: by {_listed(own.uses)}",
-        "new programs lock in the store of all users, and see none of these locks: wait until these programs have ended (lockkit release "
-        "ends what was acquired), or end them; --force goes on all the same, and then two may work at the same time",
+        "new programs lock in the store of all users, and see none of these locks: wait until these programs"
+        " have ended (lockkit release ends what was acquired), or end them; --force goes on all the same,"
+        " and then two may work at the same time",
         "held",
     )
 
@@ -257,13 +262,14 @@ def _who_changes(group: str, seen: HostFacts) -> tuple[str, ...]:
     told = []
     if own.sharing:
         told.append(
-            f"new programs of {_listed(own.sharing)} use the store of all users; their own stores stay, and nothing reads the drains and "
-            "quarantined cards in them"
+            f"new programs of {_listed(own.sharing)} use the store of all users; their own stores stay,"
+            " and nothing reads the drains and quarantined cards in them"
         )
     known = f" ({_listed(own.others)} had a store of their own)" if own.others else ""
     told.append(
-        f"users who are not in the group {group}{known} get no lock from now on; a user who is to keep a store of their own sets "
-        'url = "sqlite:" and scope = "user" in ~/.config/lockkit/config.toml'
+        f"users who are not in the group {group}{known} get no lock from now on;"
+        ' a user who is to keep a store of their own sets url = "sqlite:" and scope = "user"'
+        " in ~/.config/lockkit/config.toml"
     )
     if not seen.root:
         told.append("only root sees the programs and stores of other users")
@@ -279,7 +285,10 @@ def _rights(seen: HostFacts) -> list[Obstacle]:
 def _place(wanted: Wanted, seen: HostFacts) -> list[Obstacle]:
     found = []
     if seen.network is not None:
-        text = f"{wanted.folder} is on {seen.network}, a network file system, on which locks do not keep hosts apart"
+        text = (
+            f"{wanted.folder} is on {seen.network}, a network file system,"
+            " on which locks do not keep hosts apart"
+        )
         found.append(Obstacle(text, "name a local folder: --folder PATH"))
     return found + _exposed(seen, "made", "choose another path: --folder PATH, --config FILE")
 
@@ -287,18 +296,24 @@ def _place(wanted: Wanted, seen: HostFacts) -> list[Obstacle]:
 def _exposed(seen: HostFacts, what: str, way: str) -> list[Obstacle]:
     if seen.exposed is None:
         return []
-    text = f"other users may write to {seen.exposed}, and could put something else in the place of what is {what} below it"
+    text = (
+        f"other users may write to {seen.exposed},"
+        f" and could put something else in the place of what is {what} below it"
+    )
     return [Obstacle(text, way)]
 
 
 def _misfit(wanted: Wanted, seen: HostFacts, folder: Folder) -> list[Obstacle]:
-    """The differences of a folder that is there already. The folder stays as it is, because files in it may be in use."""
+    """The differences of an existing folder, which stays as it is, because files in it may be in use."""
     path = wanted.folder
     if not folder.directory:
         return [Obstacle(f"{path} is there already, and is no folder", "name another one: --folder PATH")]
     found = []
     if seen.group is not None and folder.gid != seen.group.gid:
-        text = f"{path} is there already, and belongs to the group {folder.group or folder.gid}, not to {seen.group}"
+        text = (
+            f"{path} is there already, and belongs to the group {folder.group or folder.gid},"
+            f" not to {seen.group}"
+        )
         found.append(
             Obstacle(
                 text,
@@ -354,7 +369,7 @@ def block_of(lines: Sequence[str]) -> str:
 
 
 def without(text: str, block: str) -> str | None:
-    """The text of a file without a block that was added to it; None if the block is not there, word for word and once."""
+    """The text of a file without an added block; None unless it has the block, word for word, just once."""
     if not block or text.count(block) != 1:
         return None
     before, _, after = text.partition(block)
@@ -367,7 +382,7 @@ def belongs_to_store(name: str) -> bool:
 
 
 def missing(seen: HostFacts) -> tuple[str, ...]:
-    """Things that were recorded and are not there, in words: init records a step before it does it, and may have been interrupted."""
+    """Things that were recorded but are not there, in words: an interrupted init records a step first."""
     made = seen.made
     if made == Made():
         return ()
@@ -386,7 +401,7 @@ def missing(seen: HostFacts) -> tuple[str, ...]:
 
 
 def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = False) -> Plan:
-    """The steps that undo what was made, and no more than that, and what stands in the way.
+    """The steps that undo what was made, and no more than that, and the obstacles.
 
     Args:
         seen: The facts. ``group`` is the group that was made, as it is now.
@@ -396,7 +411,10 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
     made = seen.made
     if made == Made():
         return Plan()
-    way = f"let only root write to it, and run this command again: chown root {seen.exposed} && chmod go-w {seen.exposed}"
+    way = (
+        "let only root write to it, and run this command again:"
+        f" chown root {seen.exposed} && chmod go-w {seen.exposed}"
+    )
     obstacles = [*_rights(seen), *_exposed(seen, "removed", way)]
     settings, folder = _settings_back(seen), _folder_away(seen)
     obstacles += [*settings.obstacles, *folder.obstacles]
@@ -405,12 +423,14 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
     if made.group is not None and seen.group is not None and seen.group.gid != made.group.gid:
         if made.group.gid == UNKNOWN:
             remarks.append(
-                f"the group {seen.group} stays: lockkit host init was interrupted while it made it; to remove it: groupdel {seen.group}"
+                f"the group {seen.group} stays: lockkit host init was interrupted while it made it;"
+                f" to remove it: groupdel {seen.group}"
             )
     elif made.group is not None and seen.group is not None:
         if seen.group.members:
             remarks.append(
-                f"the group {seen.group} stays: it has members ({_listed(seen.group.members)}); to remove it: groupdel {seen.group}"
+                f"the group {seen.group} stays: it has members ({_listed(seen.group.members)});"
+                f" to remove it: groupdel {seen.group}"
             )
         else:
             steps.append(Step("remove_group", seen.group.name, f"remove the group {seen.group}"))
@@ -420,7 +440,10 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
     if holders and not force:
         plan = plan._replace(obstacles=(*plan.obstacles, _held(holders)))
     if made.folder is None and seen.folder is not None and STORE in seen.folder.content and not force:
-        told = f"the store {made.url} stays, drained, because programs may have it open; to use it again: lockkit undrain --url {made.url}"
+        told = (
+            f"the store {made.url} stays, drained, because programs may have it open;"
+            f" to use it again: lockkit undrain --url {made.url}"
+        )
         plan = plan._replace(remarks=(*plan.remarks, told))
     return plan
 
@@ -443,7 +466,7 @@ def _settings_back(seen: HostFacts) -> Plan:
 
 
 def _folder_away(seen: HostFacts) -> Plan:
-    """The part of a removal that concerns the shared folder. In one that is not as it was set up no store is opened either."""
+    """The part of a removal about the shared folder; in a changed one, no store is opened either."""
     made, folder = seen.made, seen.folder
     path = made.folder or str(folder_of(made.url))
     if folder is None:
@@ -489,7 +512,8 @@ def _held(holders: Sequence[ClaimInfo]) -> Obstacle:
     noun = "lock is" if len(holders) == 1 else "locks are"
     return Obstacle(
         f"{len(holders)} {noun} still held: {named}",
-        "wait until they are released; --force removes the store all the same, and then two may work at the same time",
+        "wait until they are released;"
+        " --force removes the store all the same, and then two may work at the same time",
         "held",
         holders[0],
     )
