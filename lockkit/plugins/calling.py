@@ -1,7 +1,7 @@
 """Calls of hooks, one by one, so that no implementation can stop the next.
 
-pluggy's own call stops at the first implementation that raises. Here each implementation is called, whatever the others did. An
-exception of a plugin is told apart from Ctrl-C and the exceptions of signal handlers, which go to the user.
+pluggy's own call stops at the first implementation that raises. Here each implementation is called, whatever
+the others did. Ctrl-C and the exceptions of signal handlers, unlike those of plugins, go to the user.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def _fit(
 
 
 def hook_of(implementation: Implementation) -> object:
-    """The plugin's own function behind an implementation; it is the same for all clients that use the plugin."""
+    """The plugin's own function behind an implementation, the same for all clients of the plugin."""
     hook: object = getattr(implementation[1], "__wrapped__", implementation[1])
     return hook
 
 
 def only_for_devices(hook: F) -> F:
-    """Mark a cleanup hook that is called only for locks with devices behind them, so that plain locks do not pay for it."""
+    """Mark a cleanup hook as only for locks with devices, so that plain locks do not pay for it."""
     setattr(hook, _FOR_DEVICES, True)
     return hook
 
@@ -91,9 +91,9 @@ def for_devices(hook: object) -> bool:
 def call_each(
     hook: str, implementations: Sequence[Implementation], keywords: dict[str, object]
 ) -> list[Outcome]:
-    """Call every implementation once and return the results. Errors are logged; those of event hooks only once.
+    """Call every implementation once and return the results. Errors are logged, event hooks' only once.
 
-    An exception for which :func:`from_signal` is true is raised again after the last implementation was called.
+    An exception of a signal handler (:func:`from_signal`) is raised again after the last implementation.
     """
     outcomes: list[Outcome] = []
     interrupted: BaseException | None = None
@@ -116,8 +116,8 @@ def call_within(
 ) -> list[Outcome]:
     """Call every implementation once, all at the same time, each on a daemon thread of its own.
 
-    Returns the results after ``seconds`` at the latest; an implementation that has not returned by then has a TimeoutError. Errors are
-    not logged, because the caller reports them.
+    Returns the results after ``seconds`` at the latest; an implementation that has not returned has a
+    TimeoutError. Errors are not logged, because the caller reports them.
     """
     results: dict[str, Outcome] = {}
 
@@ -141,7 +141,7 @@ def call_within(
 
 
 def _tell(plugin: str, hook: str, error: BaseException) -> None:
-    # Log the traceback only once, because a broken event hook may be called, and raise, several times a second.
+    # Log only the first traceback: a broken event hook may raise several times a second.
     first = (plugin, hook, type(error)) not in _told
     _told.add((plugin, hook, type(error)))
     level = logging.ERROR if first or hook != "lockkit_event" else logging.DEBUG
@@ -151,8 +151,8 @@ def _tell(plugin: str, hook: str, error: BaseException) -> None:
 def from_signal(error: BaseException) -> bool:
     """Whether an exception that left a plugin came from a signal handler, not from the plugin itself.
 
-    Only the main thread runs signal handlers. There a KeyboardInterrupt counts, because Python's Ctrl-C cannot be told apart from a
-    plugin that raises the same. An exception whose traceback passes through an installed handler counts as well, such as the
+    Only the main thread runs signal handlers. There a KeyboardInterrupt counts, as Ctrl-C looks like a
+    plugin's own, and so does an exception whose traceback passes through an installed handler, such as the
     SystemExit of a SIGTERM handler. A plugin's own ``sys.exit()`` is an error like any other.
     """
     if threading.current_thread() is not threading.main_thread():

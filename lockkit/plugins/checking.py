@@ -1,7 +1,4 @@
-"""The checks of the configuration for ``lockkit config check`` and ``doctor``.
-
-They cover the configuration itself, and whether the installed stores and plugins support it.
-"""
+"""The checks of ``lockkit config check`` and ``doctor``: configuration, stores and plugins."""
 
 from __future__ import annotations
 
@@ -41,15 +38,17 @@ def check_files(
     discover: Callable[[], Sequence[Installed]] = installed,
     elsewhere: Severity = "error",
 ) -> list[Finding]:
-    """All findings of :func:`lockkit.config.examining.examine`, and those about the installed stores and plugins.
+    """The findings of :func:`lockkit.config.examining.examine`, and those about installed stores and plugins.
 
-    These are errors, because no lock could be taken: a store that is not installed, a URL that the store would refuse, or with ``strict`` a ttl, a scope
-    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses, a rule or a channel of alerts that is wrong, and a channel whose secret cannot be read or whose URL is not understood.
-    These are warnings: a ttl in place of which the store grants another; settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
-    may serve several environments. No store is opened, and nothing is created.
+    Errors, as no lock could be taken: a store that is not installed, a URL that it would refuse, or with
+    ``strict`` a ttl, a scope out of its reach, an unusable state folder, a missing client library, a table
+    that its plugin refuses, a wrong rule or channel of alerts, a channel with an unreadable secret or unknown
+    URL. Warnings: a ttl that the store replaces; settings for missing plugins; skipped plugins; and for an
+    unused profile (one file may serve several environments) a store, library or folder that only this machine
+    lacks. Opens and creates nothing.
 
     Args:
-        url: The store's URL. This and the next six arguments are those of :func:`lockkit.config.examining.examine`.
+        url: The store's URL. This and the next six are those of :func:`lockkit.config.examining.examine`.
         profile: The profile to use.
         namespace: The namespace, as a keyword in code.
         environ: The environment.
@@ -61,8 +60,8 @@ def check_files(
         elsewhere: The severity if a profile that is not in use cannot work on any machine.
     """
     findings, in_use, others = examining.examine(
-        url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home, config=config_file,
-        elsewhere=elsewhere,
+        url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home,
+        config=config_file, elsewhere=elsewhere,
     )  # fmt: skip
     entries = discover()
     if in_use is not None:
@@ -102,7 +101,7 @@ def _judged(
 def _alerts(loaded: Config, wrong: Severity) -> Iterator[Finding]:
     if not loaded.alerts:
         return
-    # By name, because alerts stand on a higher floor.
+    # By name, because alerts are on a higher floor.
     problems: Callable[[Config], Sequence[ConfigError]] = import_module("lockkit.alerts.in_force").problems
     for error in problems(loaded):
         yield Finding("config", wrong, error.message, error.hint or "")
@@ -172,7 +171,10 @@ def _tables(loaded: Config, entries: Sequence[Installed], plugins: PluginManager
             continue
         if dist in offering or _is_installed(dist):
             if dist not in judged:
-                told = f"[plugins.{shown}]{where} is not checked, because no installed plugin of {shown} checks its settings"
+                told = (
+                    f"[plugins.{shown}]{where} is not checked,"
+                    f" because no installed plugin of {shown} checks its settings"
+                )
                 yield Finding("config", "ok", told)
             continue
         told = f"[plugins.{shown}]{where} is for a distribution that is not installed"
@@ -197,5 +199,8 @@ def _switches(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]
     known = names | {store.name for store in SCHEMES.values()} | SHIPPED.keys() | {"all"}
     for name in loaded.disable_plugins:
         if canonical(name) not in known:
-            told = f"disable_plugins (from {loaded.source('disable_plugins')}): there is no plugin {redact_name(name)!r}"
+            told = (
+                f"disable_plugins (from {loaded.source('disable_plugins')}):"
+                f" there is no plugin {redact_name(name)!r}"
+            )
             yield Finding("config", "warning", told, meant(name, known) or "see: lockkit plugins")

@@ -1,4 +1,4 @@
-"""The contract that a plugin has to keep: it is checked while the plugin is registered with pluggy, completely or not at all."""
+"""The contract of a plugin, checked while pluggy registers it, completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plugin manager: loads plugins one by one and keeps the list that ``lockkit plugins`` shows.
 
-A plugin that cannot be loaded, or breaks the contract, is reported once and skipped; none of its hooks stays registered. lockkit's own
-stores are plugins like any other, except that each is imported only when its URL scheme is used.
+A plugin that cannot be loaded, or breaks the contract, is reported once and skipped with its hooks. lockkit's
+own stores are plugins like any other, except that each is imported only when its URL scheme is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PluginInfo(NamedTuple):
     Attributes:
         dist: The distribution of the plugin; "" for a plugin passed in code.
         version: The version of that distribution.
-        source: ``store`` (lockkit's own), ``shipped`` (lockkit's own, other than stores), ``installed`` (an entry point) or ``code``.
+        source: ``store`` or ``shipped`` (lockkit's own), ``installed`` (an entry point) or ``code``.
         hooks: The hooks that the plugin implements, sorted.
         import_time: Seconds that the import took; None if the plugin was not imported (here).
         error: The reason why the plugin, or a part of it, was skipped.
@@ -72,9 +72,9 @@ class PluginManager:
     """All plugins of one client. Thread-safe once built; safe to use in a forked child.
 
     Args:
-        plugins: Modules and objects to register in addition to the installed plugins. A broken one raises PluginError.
-        disabled: Names of plugins or distributions to leave out. ``all`` means every installed plugin, but not lockkit's own
-            stores and not ``plugins``.
+        plugins: Modules and objects to add to the installed plugins. A broken one raises PluginError.
+        disabled: Names of plugins or distributions to leave out. ``all`` means every installed plugin, but
+            not lockkit's own stores and not ``plugins``.
         raise_errors: Raise errors instead of reporting and skipping, for the development of plugins.
         discover: The source of the entry points.
 
@@ -120,13 +120,10 @@ class PluginManager:
             self._offered = None
             return name
 
-    # -- hooks ------------------------------------------------------------------------------------------------
+    # -- hooks ---------------------------------------------------------------------------------------------
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
-        """The implementations of a hook, in the order of their calls; each takes the hook's keywords.
-
-        Costs one look-up in a dict, so that a release without cleanup hooks is not slowed down.
-        """
+        """The implementations of a hook in call order, with its keywords. Fast: one look-up in a dict."""
         calls = self._calls.get(hook)
         if calls is None:
             with self._mutex.of_this_process():
@@ -136,8 +133,8 @@ class PluginManager:
     def notify(self, hook: str, /, **keywords: object) -> list[Outcome]:
         """Call every implementation of a hook once, whatever the others do, and return the results.
 
-        An exception of a plugin is logged, and returned with the plugin's name. After all calls, the exception of a signal handler in
-        the main thread (``lockkit.plugins.calling.from_signal``) is raised again, and with ``raise_errors`` the first error.
+        A plugin's exception is logged, and returned with its name. After all calls, that of a signal handler
+        (``lockkit.plugins.calling.from_signal``) is raised again, and with ``raise_errors`` the first one.
         """
         implementations = self.implementations(hook)
         if not implementations:
@@ -149,13 +146,13 @@ class PluginManager:
                     raise outcome.error
         return outcomes
 
-    # -- settings ---------------------------------------------------------------------------------------------
+    # -- settings ------------------------------------------------------------------------------------------
 
     def check_settings(self, config: Config) -> None:
         """Let every plugin read and check its own table ``[plugins.<dist>]``.
 
-        An installed plugin that needs a table, and has none in this configuration, is reported and left out like one that cannot be
-        loaded. It is refused if the store in use is its own, or if it has a cleanup hook: the next holder may rely on the cleanup.
+        A plugin without a table that it needs is reported and left out, as if it could not be loaded. It is
+        refused if the store in use is its own, or if it has a cleanup hook: the next holder may rely on that.
 
         Raises:
             ConfigError: A table is wrong, or one of those is missing; the message is that of the first one.
@@ -164,7 +161,7 @@ class PluginManager:
         refuse(self.misfits(config))
 
     def misfits(self, config: Config) -> list[ConfigError]:
-        """The errors in the plugins' own tables, as the plugins themselves judge them. Leaves out plugins as ``check_settings`` does."""
+        """The plugins' errors about their own tables. Leaves out plugins as ``check_settings`` does."""
         found: list[ConfigError] = []
         for plugin, call in self.implementations(SETTINGS_HOOK):
             error = misfit(plugin, call, config)
@@ -199,13 +196,13 @@ class PluginManager:
         """The canonical names of the distributions whose plugins check their own table."""
         return {canonical(self._infos[plugin].dist) for plugin, _ in self.implementations(SETTINGS_HOOK)}
 
-    # -- stores -----------------------------------------------------------------------------------------------
+    # -- stores --------------------------------------------------------------------------------------------
 
     def backend(self, url: str) -> BackendSpec:
-        """The store of a URL, with the capabilities that it declares for this URL. Only that store is imported if it is lockkit's own.
+        """The store of a URL, with its capabilities for this URL. Imports no other of lockkit's own stores.
 
         Raises:
-            ConfigError: No plugin offers the scheme (the error says what to install), or the URL is not allowed.
+            ConfigError: No plugin offers the scheme (the error says what to install), or the URL is wrong.
             PluginError: The plugin that offers the scheme cannot be loaded.
         """
         spec = self._find(scheme_of(url))[1]
@@ -214,8 +211,8 @@ class PluginManager:
     def backends(self) -> Mapping[str, BackendSpec]:
         """All offered URL schemes with their stores; imports all stores.
 
-        A scheme belongs to lockkit's own store, or to the plugin that was registered first. Another plugin that offers the same
-        scheme is reported.
+        A scheme belongs to lockkit's own store, or to the plugin that was registered first. Another plugin
+        that offers the same scheme is reported.
         """
         return {scheme: spec for scheme, (_, spec) in self._collect().items()}
 
@@ -223,7 +220,7 @@ class PluginManager:
         """Open the store of a URL.
 
         Raises:
-            ConfigError: As for :meth:`backend`, or the client library is missing; the error says what to install.
+            ConfigError: As for :meth:`backend`, or the client library is missing, with what to install.
             PluginError: The store lacks calls of the interface.
             Refused: The store cannot be opened.
         """
@@ -274,7 +271,8 @@ class PluginManager:
                 raise PluginError(f"the store {spec.name} cannot be opened: {error}") from error
             dist = self._infos[plugin].dist or PROJECT
             raise ConfigError(
-                f"{scheme}: URLs need {(error.name or 'a library').partition('.')[0]}, which is not installed",
+                f"{scheme}: URLs need {(error.name or 'a library').partition('.')[0]},"
+                " which is not installed",
                 hint=f'pip install "{dist}[{spec.extra}]"',
             ) from error
 
@@ -320,12 +318,12 @@ class PluginManager:
                 self._offered = found
             return self._offered
 
-    # -- devices ----------------------------------------------------------------------------------------------
+    # -- devices -------------------------------------------------------------------------------------------
 
     def devices(self) -> tuple[DeviceProvider, ...]:
-        """The device providers of all plugins, in the order in which the hooks are called: lockkit's own come last.
+        """The device providers of all plugins, in the order of the hook's calls: lockkit's own come last.
 
-        A provider whose name another one already has, and an object that is no provider, are reported and left out.
+        A provider with the name of another one, and an object that is none, are reported and left out.
         """
         with self._mutex.of_this_process():
             self._add_shipped()
@@ -342,17 +340,17 @@ class PluginManager:
             self._add_shipped()
 
     def skipped(self) -> list[PluginInfo]:
-        """The plugins that were skipped, in part or as a whole, as far as that is known without importing more of them."""
+        """The plugins known to be skipped, in part or as a whole. Imports no more of them."""
         return [info for info in list(self._infos.values()) if info.error is not None]
 
     def describe(self) -> list[PluginInfo]:
-        """All plugins, loaded or not, sorted by source and name; imports all stores, and lockkit's own other plugins."""
+        """All plugins, loaded or not, by source and name; imports all stores, and lockkit's own plugins."""
         self._collect()
         self.devices()
         with self._mutex.of_this_process():
             return sorted(self._infos.values(), key=lambda info: (info.source, info.name))
 
-    # -- loading ----------------------------------------------------------------------------------------------
+    # -- loading -------------------------------------------------------------------------------------------
 
     def _add_installed(self, entry: Installed) -> None:
         info = PluginInfo(self._free(entry.name, entry.dist), entry.dist, entry.version, "installed")
@@ -432,7 +430,7 @@ class PluginManager:
 
 
 def _is_there(module: str) -> bool:
-    """Whether a module of the top level can be imported. importlib.util tells that as well, but takes 1 of 100 ms to import."""
+    """Whether a top-level module can be imported, without importlib.util, whose import takes 1 of 100 ms."""
     # The import system passes over one without it, too.
     finds = [getattr(finder, "find_spec", None) for finder in sys.meta_path]
     return module in sys.modules or any(find is not None and find(module, None) is not None for find in finds)

@@ -44,7 +44,7 @@ def usable(call: Callable[[], object], report: Callable[[str], None]) -> list[Ba
 
 
 def complete(spec: BackendSpec, backend: Backend) -> Backend:
-    """The backend, if it has all calls. A store of a third party may lack some, and the first use would not say so clearly.
+    """The backend, if it has all calls. A third party's may lack some, with unclear errors at the first use.
 
     Raises:
         PluginError: Calls are missing.
@@ -60,7 +60,7 @@ def complete(spec: BackendSpec, backend: Backend) -> Backend:
 
 @contextmanager
 def scrubbed(url: str) -> Iterator[None]:
-    """Remove the hidden parts of a URL from errors of a third party's store; lockkit's own stores redact their errors themselves."""
+    """Remove the hidden parts of a URL from errors of a third party's store; lockkit's own redact theirs."""
     try:
         yield
     except Exception as error:

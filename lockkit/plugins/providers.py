@@ -16,7 +16,7 @@ DEVICES = "lockkit_devices"
 """The hook with which a plugin offers device providers."""
 
 SHIPPED: Mapping[str, str] = {"gpu": "lockkit.gpu.plugin", "gpu-cleanup": "lockkit.gpu.cleanup"}
-"""lockkit's own plugins that are no stores, with their modules. Each is imported when something of it is needed."""
+"""lockkit's own plugins other than stores, with their modules. Each is imported when it is needed."""
 
 
 def providers(

@@ -1,8 +1,8 @@
 """The registered plugins of one client, and the implementations of their hooks in the order of their calls.
 
-pluggy keeps the plugins, checks them and orders their hooks. It is imported with the first plugin that is not one of lockkit's own stores: with
-``inspect``, which it needs, it takes an eighth of the time of a short ``lockkit run``. The stores are kept beside it. Each implements the hook
-``lockkit_backends`` and no other, without arguments and options, so there is nothing to check and nothing to order.
+pluggy keeps the plugins, checks them and orders their hooks. Its import, with ``inspect``, takes an eighth of
+the time of a short ``lockkit run``, so it waits for the first plugin that is not one of lockkit's own stores.
+Those have only the hook ``lockkit_backends``, without arguments or options: nothing to check or order.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Registry:
             self._pm.unregister(name=name)
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
-        """The implementations of a hook in the order of their calls, each adapted to take all of the hook's keywords.
+        """The implementations of a hook in call order, each adapted to take all of the hook's keywords.
 
         Raises:
             AttributeError: There is no such hook.

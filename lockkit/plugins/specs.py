@@ -1,10 +1,11 @@
 """The hooks that a plugin may implement, with their contracts.
 
 A plugin is a module, or an object passed to ``connect(plugins=[...])``, whose functions are marked with
-:data:`lockkit.hooks.hookimpl`. An implementation may leave out arguments that it does not need. An exception of a hook never breaks an
-acquire or a release; it is logged and, for cleanup hooks, reported. New versions of lockkit only add keywords to a hook.
+:data:`lockkit.hooks.hookimpl`. An implementation may leave out unneeded arguments. An exception of a hook
+never breaks an acquire or a release; it is logged and, for cleanup hooks, reported. New versions only add
+keywords.
 
-The implementation that was registered last is called first: plugins passed in code, then installed plugins, then lockkit's own.
+The implementation registered last is called first: plugins in code, then installed ones, then lockkit's.
 ``tryfirst`` and ``trylast`` change the order. Hook wrappers are refused, because hooks are called one by one.
 """
 
@@ -53,7 +54,7 @@ class Stats(Protocol):
 
     @property
     def final(self) -> bool:
-        """Whether nothing counts any more, because the client is gone; a reader that finds this before it reads may then forget it."""
+        """Whether the client is gone, and nothing counts any more; a reader that sees this may forget it."""
 
 
 class HealthClient(Protocol):
@@ -75,19 +76,20 @@ class HealthClient(Protocol):
 def lockkit_backends() -> Sequence[BackendSpec]:
     """Offer stores: one :class:`~lockkit.store.spi.BackendSpec` for each, with its URL schemes.
 
-    Called once, when a URL is looked up. Import the client library in ``BackendSpec.open``, not here and not when the
-    plugin is loaded. A spec for another API version, or with a scheme that another plugin has, is reported and skipped.
+    Called once, when a URL is looked up. Import the client library in ``BackendSpec.open``, not here or at
+    load time. A spec for another API version, or with another plugin's scheme, is reported and skipped.
     """
     raise NotImplementedError
 
 
 @hookspec
 def lockkit_cleanup(context: CleanupContext) -> None:
-    """Clean up before a lock is released: free a GPU, drop a model, remove scratch files. Layer 1 of the release.
+    """Clean up before a lock is released: free a GPU, remove scratch files. Layer 1 of the release.
 
-    Called once per release of a claim that was held, while the heartbeat still renews it, on a thread of its own with the
-    caller's context variables. A hook that raises (even a ``BaseException``) stops neither the next hook nor the release. A hook
-    that takes longer than ``context.budget()`` is reported as RUNNING, and the release continues without it.
+    Called once per release of a claim that was held, while the heartbeat still renews it, on a thread of its
+    own with the caller's context variables. A hook that raises (even a ``BaseException``) stops neither the
+    next hook nor the release. One that outlasts ``context.budget()`` is reported as RUNNING, and the release
+    goes on.
     """
 
 
@@ -95,8 +97,8 @@ def lockkit_cleanup(context: CleanupContext) -> None:
 def lockkit_event(event: Event) -> None:
     """Record an event, for metrics, journals or traces. The kinds are :data:`lockkit.values.events.KINDS`.
 
-    Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A slow hook misses events,
-    which are counted; a hook that hangs is skipped until it returns.
+    Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A
+    slow hook misses events, which are counted; a hook that hangs is skipped until it returns.
     """
 
 
@@ -104,25 +106,27 @@ def lockkit_event(event: Event) -> None:
 def lockkit_alert(alert: Alert) -> None:
     """Deliver an alert to a person. The kinds are :data:`lockkit.values.events.ALERTS`.
 
-    Called from a thread for this hook alone. The alert is already in the log, so a hook that fails loses only its own delivery.
+    Called from a thread for this hook alone. The log has the alert already, so a failure loses one delivery.
     """
 
 
 @hookspec
 def lockkit_sink(notification: Notification) -> None:
-    """Deliver what the alert engine tells people, or raise: then the hook is called again with it later.
+    """Deliver a notification of the alert engine, or raise: then the hook is called again with it later.
 
-    Called where alerts run, from a thread for this hook alone, one notification at a time. What waits is on disk, so a notification may come
-    twice, but none is lost. Raise ``lockkit.alerts.outcomes.NotDelivered`` if the service has certainly not taken it.
+    Called where alerts run, from a thread for this hook alone, one notification at a time. Each waits on
+    disk: it may come twice, but is not lost. Raise ``lockkit.alerts.outcomes.NotDelivered`` if it was
+    certainly not taken.
     """
 
 
 @hookspec
 def lockkit_devices() -> Sequence[DeviceProvider]:
-    """Offer device providers, which list and describe devices such as GPUs: see :class:`~lockkit.gpu.devices.DeviceProvider`.
+    """Offer device providers (:class:`~lockkit.gpu.devices.DeviceProvider`), which list devices such as GPUs.
 
-    Called once, when devices are first needed. Import the driver's library in ``DeviceProvider.snapshot``, not here and not when the plugin
-    is loaded. An object that is no provider, or with the name of another one, is reported and skipped.
+    Called once, when devices are first needed. Import the driver's library in ``DeviceProvider.snapshot``,
+    not here or at load time. A provider with another one's name, or an object that is none, is reported and
+    skipped.
     """
     raise NotImplementedError
 
@@ -131,44 +135,45 @@ def lockkit_devices() -> Sequence[DeviceProvider]:
 def lockkit_health(client: HealthClient) -> Sequence[Finding]:
     """Check something, for ``lockkit doctor`` and health pages.
 
-    Called on a thread of its own, also if the store does not answer. A hook that raises, or that has not returned after 5 s, becomes a
-    finding as well.
+    Called on a thread of its own, also if the store does not answer. A hook that raises, or that has not
+    returned after 5 s, becomes a finding as well.
     """
     raise NotImplementedError
 
 
 @hookspec
 def lockkit_owner_alive(owner: Owner) -> bool | None:
-    """Say whether the owner of a claim lives: True, False, or None if that cannot be told. An oracle for :func:`lockkit.observe.recovery.recover`.
+    """Say whether the owner of a claim lives (None: unknown), for :func:`lockkit.observe.recovery.recover`.
 
-    Called only about an owner that this host sees dead, or does not see and hears no heartbeat of, at most once in each look, on a thread of
-    its own. A False removes the claims of that owner at once, unless another oracle says True: answer it only if the owner cannot come back,
-    and None for an owner that you do not know. A hook that raises, or that has not returned after 5 s, counts as None,
-    and keeps the False of another oracle from removing anything.
+    Called only about an owner that this host sees dead, or does not see and gets no heartbeat of, at most
+    once a look, on a thread of its own. A False removes the owner's claims at once, unless another oracle
+    says True: answer it only if the owner cannot come back, and None for an unknown owner. A hook that
+    raises, or has not returned after 5 s, counts as None, and overrules the False of another oracle.
     """
     raise NotImplementedError
 
 
 @hookspec
 def lockkit_commands(cli: click.Group) -> None:
-    """Add commands to ``lockkit``: ``cli.add_command(...)``. If two plugins add a command of the same name, the first one stays."""
+    """Add commands to ``lockkit``: ``cli.add_command(...)``. The first of a name stays."""
 
 
 @hookspec
 def lockkit_settings(config: Config) -> None:
-    """Read and check the plugin's own table ``[plugins.<dist>]``, before anything else of the plugin is called.
+    """Read and check the plugin's own table ``[plugins.<dist>]``, before any other call of the plugin.
 
     Called by ``connect()``, and by ``lockkit config check`` and ``lockkit doctor``. Decode the table with
-    :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
-    configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later. Only an installed
-    plugin without a table, without a cleanup hook and without the store in use is reported and left out instead.
+    :func:`lockkit.config.plugin_settings`, and keep the result for the other hooks. An exception is an error
+    of the configuration: ``connect()`` raises ConfigError, so no lock is taken with settings that a cleanup
+    cannot use. Only an installed plugin without a table, a cleanup hook and the store in use is reported and
+    left out.
     """
 
 
 @hookspec
 def lockkit_stats(stats: Stats) -> None:
-    """Learn of the counters of a client, for metrics. ``stats()`` reads them, at any time and from any thread.
+    """Take the counters of a client, for metrics. ``stats()`` reads them, at any time and from any thread.
 
-    Called once in each process in which the client opens its store, so once more in a forked child, before any event of that client, and on
-    the thread that opens the store: keep ``stats``, and return at once.
+    Called once in each process in which the client opens its store, so again in a forked child, before any
+    event of that client, on the thread that opens the store: keep ``stats``, and return at once.
     """

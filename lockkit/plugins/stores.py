@@ -1,4 +1,4 @@
-"""The stores that lockkit ships, by URL scheme, so that the store of a URL is found without loading the others."""
+"""The stores that lockkit ships, by URL scheme, found without loading the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SCHEMES", "ShippedStore", "scheme_of", "unknown_scheme"]
 
 
 class ShippedStore(NamedTuple):
-    """A store that lockkit ships: the plugin's name, its import package, and the extra that installs its client library."""
+    """A store that lockkit ships: the plugin's name, its package, and the extra for its client library."""
 
     name: str
     module: str
@@ -74,7 +74,8 @@ def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
     if store is not None:
         needed = f"lockkit[{store.extra}]" if store.extra else "lockkit"
         return ConfigError(
-            f"no store for {scheme}: URLs is installed: this lockkit ({__version__}) does not contain {store.module}",
+            f"no store for {scheme}: URLs is installed:"
+            f" this lockkit ({__version__}) does not contain {store.module}",
             hint=f'to install a version that does: pip install --upgrade "{needed}"',
         )
     close = nearest(scheme, {*known, *SCHEMES})

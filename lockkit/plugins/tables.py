@@ -32,7 +32,8 @@ def misfit(plugin: str, call: Callable[..., object], config: Config) -> ConfigEr
             raise
         refused = ConfigError(
             f"plugin {plugin}: its settings cannot be read: {type(error).__name__}: {printable(str(error))}",
-            hint=f"correct its table [plugins.<distribution>], or leave the plugin out: disable_plugins = [{plugin!r}]",
+            hint=f"correct its table [plugins.<distribution>], or leave the plugin out:"
+            f" disable_plugins = [{plugin!r}]",
         )
         refused.__cause__ = error
         return refused
