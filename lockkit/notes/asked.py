@@ -17,7 +17,7 @@ class Asked:
     Attributes:
         known: The requests, each by its key in the note of the claim. The mapping is replaced, never changed.
         event: Set once there is a request.
-        alarms: Functions to call, in the thread that notices, at the first request. They neither block nor raise.
+        alarms: Functions to call, in the thread that notices the first request. They neither block nor raise.
     """
 
     __slots__ = ("alarms", "event", "known")
@@ -28,10 +28,7 @@ class Asked:
         self.alarms: tuple[Callable[[], object], ...] = ()
 
     def heard(self, note: Mapping[str, object]) -> list[ReleaseRequest]:
-        """Take the requests from the note of the claim; return those that are new, the oldest first.
-
-        Only the heartbeat thread calls this.
-        """
+        """Take the new requests from the claim's note, the oldest first. Only for the heartbeat thread."""
         known = self.known
         new = {key: request for key, request in requests_in(note).items() if known.get(key) != request}
         if not new:
@@ -44,7 +41,7 @@ class Asked:
 
 
 def each_once(callback: Callable[[ReleaseRequest], None]) -> Callable[[ReleaseRequest], None]:
-    """A function that two threads may both call for the same request; the first of the calls runs the callback."""
+    """A callback that two threads may call for the same request; only the first of the calls runs it."""
     begun: dict[ReleaseRequest, object] = {}
 
     def call(request: ReleaseRequest) -> None:

@@ -1,7 +1,7 @@
-"""The last holds of the locks that a configuration names: left in the store by their holders, for those who look later.
+"""The last holds of locks that a configuration names, left in the store by their holders.
 
-A store keeps nothing of a lock without claims. So a holder leaves the time in a record, if its configuration names the lock in
-``metrics.names`` or with a period. It does so after the hold has ended, on the thread of a plugin, so that no release waits for it.
+A store keeps nothing of a lock without claims. So a holder writes the time into a record, if its
+configuration has the lock in ``metrics.names`` or with a period: after the hold, on a plugin's thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["LastHolds", "last_hold", "record_of"]
 _log = logging.getLogger("lockkit")
 _ENDS = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
 _EVERY = 10.0
-"""Seconds in which one client writes the record of a name once at most: a busy lock must not double its requests."""
+"""Least seconds between a client's writes of a record: a busy lock must not double its requests."""
 _AT, _HOW = "at", "how"
 
 
@@ -49,7 +49,7 @@ class LastHolds:
         self._written: dict[str, float] = {}
 
     def lockkit_event(self, event: Event) -> None:
-        """Leave the time of an event that ends a hold. Without an answer the last hold stays the one before."""
+        """Write the time of an event that ends a hold. Without an answer the record stays as it is."""
         name = event.name
         if event.kind not in _ENDS:
             return
@@ -71,7 +71,7 @@ def _later(known: Mapping[str, object], event: Event) -> Mapping[str, object] | 
 
 
 def last_hold(records: Records, name: str) -> float | None:
-    """When a lock was last given back or lost, in seconds since 1970 by the clock of its holder; None if no holder has left that.
+    """When a lock was last released or lost, in seconds since 1970 by its holder's clock; None if unknown.
 
     Raises:
         BackendError: There was no answer.

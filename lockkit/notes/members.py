@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MOST = 64
-"""The most locks in whose queues one acquisition may wait at the same time: each of them gets a claim, and is watched."""
+"""The most locks in whose queues one acquisition may wait at once: each gets a claim and a watch."""
 POOLS = "@pool/"
 """The beginning of all names that belong to pools; nobody can lock them by name."""
 _LEAST = 8
@@ -37,13 +37,13 @@ _NOTHING: Mapping[str, str] = {}
 
 
 def pool_name(pool: str, member: str | None = None) -> str:
-    """The name of the lock of a pool's member, or of the pool's gate. Different pools and members have different names."""
+    """The name of the lock of a pool's member, or of the pool's gate; different for each."""
     parts = [pool] if member is None else [pool, member]
     return POOLS + "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
 
 
 def in_pool(name: str) -> tuple[str, str | None] | None:
-    """The pool and the member that a lock is for, with None for the gate; None if the name belongs to no pool."""
+    """The pool and member of a lock, with None for the gate; None if the name belongs to no pool."""
     if not name.startswith(POOLS):
         return None
     parts = [part.replace("%2F", "/").replace("%25", "%") for part in name.removeprefix(POOLS).split("/")]
@@ -51,7 +51,7 @@ def in_pool(name: str) -> tuple[str, str | None] | None:
 
 
 def members_that_begin(names: Iterable[str], word: str) -> list[str]:
-    """The names of locks of those members of pools that begin with a word of at least 8 characters, whatever its case."""
+    """The lock names of pool members that begin with a word of at least 8 characters, in any case."""
     folded = word.casefold()
     return [
         one
@@ -61,7 +61,7 @@ def members_that_begin(names: Iterable[str], word: str) -> list[str]:
 
 
 def members_of(names: Iterable[str], within: Mapping[str, str] = _NOTHING) -> tuple[str, ...]:
-    """The members that locks with these names are for, without those that are locked only because another one stands within them."""
+    """The members of these locks, without those that are locked only for another member within them."""
     members = [found[1] or "" for name in names if (found := in_pool(name)) is not None]
     around = {within[member] for member in members if member in within}
     return tuple(member for member in members if member not in around)
@@ -99,7 +99,7 @@ def check_within(within: object, members: Mapping[str, int], pool: str) -> Mappi
     """For each member that lies within another one, that other one.
 
     Raises:
-        ConfigError: ``within`` is not a table of members, or the members within another one have more capacity than that one.
+        ConfigError: ``within`` is no table of members, or members within another exceed its capacity.
     """
     if not isinstance(within, Mapping):
         raise ConfigError(
@@ -112,24 +112,26 @@ def check_within(within: object, members: Mapping[str, int], pool: str) -> Mappi
                 raise ConfigError(f"pool {pool!r} has no member {name!r}, which within names", name=pool)
         if around in inside or around == member:
             raise ConfigError(
-                f"member {around!r} of pool {pool!r} has members within it, so it cannot stand within one itself",
+                f"member {around!r} of pool {pool!r} has members within it,"
+                " so it cannot stand within one itself",
                 name=pool,
             )
     for around in set(inside.values()):
         sum_ = sum(members[member] for member in inside if inside[member] == around)
         if sum_ > members[around]:
             raise ConfigError(
-                f"the members within {around!r} of pool {pool!r} have a capacity of {sum_} together, and {around!r} has {members[around]}",
+                f"the members within {around!r} of pool {pool!r} have a capacity of {sum_} together,"
+                f" and {around!r} has {members[around]}",
                 name=pool,
             )
     return inside
 
 
 def check_growth(name: str, claims: Sequence[ClaimInfo], capacity: int) -> None:
-    """Refuse a capacity of a pool's member that leaves room beside a claim for the whole member, held or waiting.
+    """Refuse a capacity that leaves room beside a claim for a whole member, held or waiting.
 
-    A claim for the whole member weighs its whole capacity. A claim that weighs at least the present capacity counts as one, unless several are held
-    at the same time: they were granted as shares, before the member was made smaller.
+    A claim for the whole member weighs its whole capacity. A claim of at least the present capacity counts as
+    one, unless several are held at once: they were granted as shares, before the member was made smaller.
 
     Raises:
         ConfigError: Such a claim is in the queue; ``holder`` has it.
@@ -142,8 +144,8 @@ def check_growth(name: str, claims: Sequence[ClaimInfo], capacity: int) -> None:
             how = "held whole by" if held else "waited for, whole, by"
             end = "it is released" if held else "that claim is granted and released, or withdrawn"
             raise ConfigError(
-                f"{name!r} is {how} {claim.owner} (claim {claim.claim_id}), and a capacity of {capacity} would let another one in beside that claim, "
-                f"which weighs {claim.weight}",
+                f"{name!r} is {how} {claim.owner} (claim {claim.claim_id}), and a capacity of {capacity}"
+                f" would let another one in beside that claim, which weighs {claim.weight}",
                 name=name,
                 holder=claim,
                 hint=f"wait until {end}, then resize it",

@@ -15,7 +15,7 @@ from lockkit.store.spi import Conflict
 __all__ = ["CAPACITY", "Records", "change", "cut", "damaged", "fixed_capacity", "is_damaged", "resize"]
 
 CAPACITY = "capacity"
-"""The key of a record under which the capacity of a pool's member stands, if it is fixed there."""
+"""The key in a record of the capacity of a pool's member, if it is fixed there."""
 _TRIES = 20
 """How often a change is tried again because another client was faster."""
 
@@ -31,7 +31,7 @@ class Records(Protocol):
 
 
 def is_damaged(record: Record | None) -> bool:
-    """Whether a record is illegible, or fixes a capacity that no lock can have. Nobody knows what it said, so it is no empty record."""
+    """Whether a record is illegible, or fixes an impossible capacity. Its content is unknown, not empty."""
     return record is not None and (
         record.damaged or (CAPACITY in record.value and fixed_capacity(record.value) is None)
     )
@@ -42,7 +42,8 @@ def damaged(name: str) -> BackendUnavailable:
     return BackendUnavailable(
         f"the record of {name!r} in the store is damaged",
         name=name,
-        hint="if it is that of a GPU, look at the card and run: lockkit gpu clear UUID; otherwise write it again with client.put_record",
+        hint="if it is that of a GPU, look at the card and run: lockkit gpu clear UUID;"
+        " otherwise write it again with client.put_record",
     )
 
 
@@ -53,14 +54,14 @@ def change(
     *,
     instead: Mapping[str, object] | None = None,
 ) -> bool:
-    """Change a record, whoever else changes it at the same moment.
+    """Change a record, even if others change it at the same moment.
 
     Args:
         records: A client.
         name: The name of the record.
-        decide: Returns the new value for the present one, with all that it does not know left as it is; None if nothing is to be changed. Called
-            again if somebody else was faster, or if the outcome is unknown.
-        instead: The value to begin with if the record is damaged, which is then replaced; None if only a person may replace it.
+        decide: Returns the new value for the present one, unknown keys included; None to change nothing.
+            Called again if another client was faster, or if the outcome is unknown.
+        instead: The value to start from if the record is damaged; None if only a person may replace it.
 
     Returns:
         Whether this call has changed the record, or may have, by a request whose outcome is unknown.
@@ -95,7 +96,7 @@ def change(
 
 
 def cut(text: str, most: int) -> str:
-    """The beginning of a text that has at most so many bytes in a record, as JSON. What is no text in UTF-8 becomes a question mark."""
+    """The longest start of a text with at most so many bytes as JSON; invalid characters become a ``?``."""
     text = text.encode(errors="replace").decode()
     size = 0
     for at, character in enumerate(text):
@@ -111,7 +112,7 @@ def fixed_capacity(value: Mapping[str, object]) -> int | None:
 
 
 def resize(records: Records, name: str, capacity: int, *, only: int | None = None) -> int | None:
-    """Change the capacity that the record of a name fixes. Returns the one that it had; None if it fixes none, and stays as it is.
+    """Change the capacity in a record. Returns the previous one; None if there is none, and none is set.
 
     Args:
         records: A client.

@@ -1,7 +1,4 @@
-"""Make the part of a claim's note that lockkit itself writes: a reason, progress, and a request to release. Each is checked before any I/O.
-
-:mod:`lockkit.lib.noted` reads these values again.
-"""
+"""Make and check lockkit's own part of a claim's note, before any I/O. :mod:`lockkit.lib.noted` reads it."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ def checked(text: object, what: str, name: str | None = None) -> str:
         name: The lock.
 
     Raises:
-        ConfigError: The text is no str, empty, longer than :data:`LONGEST` characters, or has characters that do not print.
+        ConfigError: The text is no str, empty, longer than :data:`LONGEST`, or not printable.
     """
     if not isinstance(text, str):
         raise ConfigError(f"{what} must be a str, not {text!r}", name=name)
@@ -78,7 +75,7 @@ def with_reason(
 
 
 def progress(done: object, message: object, at: float, name: str | None = None) -> Progress:
-    """The progress that a holder tells.
+    """The progress that a holder reports.
 
     Args:
         done: The share that is done, or None.
@@ -100,7 +97,7 @@ def progress(done: object, message: object, at: float, name: str | None = None) 
 
 
 def telling(told: Progress) -> dict[str, object]:
-    """The patch that puts progress into a note, in place of what was told before."""
+    """The patch that puts progress into a note, in place of an earlier one."""
     at = round(told.at, 3) if math.isfinite(told.at) else None
     return {RESERVED: {"progress": {"done": told.done, "message": told.message or None, "at": at}}}
 
@@ -110,8 +107,8 @@ def requesting(
 ) -> tuple[ReleaseRequest, dict[str, object]]:
     """A request to release, and the patch that adds it to a note.
 
-    Requests of other users, from other hosts or with other reasons stay beside it. The same user who asks again with the same reason
-    changes the time of the request, and the holder hears of it again.
+    Requests of other users, from other hosts or with other reasons stay beside it. If the same user asks
+    again with the same reason, the time of the request changes, and the holder is notified again.
 
     Args:
         reason: The reason.
@@ -144,7 +141,8 @@ def askable(info: LockInfo, claim_id: str) -> ClaimInfo:
         )
     if found.evicted or found.state == "LINGERING":
         raise NotHeld(
-            f"claim {claim_id} of {info.name!r} has ended already, and only blocks the lock until its time is over",
+            f"claim {claim_id} of {info.name!r} has ended already,"
+            " and only blocks the lock until its time is over",
             name=info.name,
             holder=found,
         )

@@ -11,16 +11,17 @@ __all__ = ["safe_name"]
 _MARK = "~"
 _DIGITS = 64
 _START = 96
-"""Characters of a text that its name begins with, so that people can tell what is locked."""
+"""Characters of a text that its name begins with, so that people can see what is locked."""
 
 
 def safe_name(text: str) -> str:
-    """A lock name for any text: a URL, a path or a key that may be too long, or have characters that no name may have.
+    """A lock name for any text: a URL, path or key that may be too long, or have forbidden characters.
 
-    A text that may be a name stays as it is. Another one (over 512 bytes of UTF-8, empty, with control characters or lone surrogates,
-    or in the form of the names of pools) becomes its first 96 characters, ``~`` and the SHA-256 of all of it, in 64 hex digits; so
-    does a text that ends like such a name. Equal texts have equal names on all hosts and in all versions, and different texts have
-    different names unless their SHA-256 is the same. Call it once, on the text itself: a name that it has made is a text of its own.
+    A text that may be a name stays as it is. Another one (over 512 bytes of UTF-8, empty, with control
+    characters or lone surrogates, or like the names of pools) becomes its first 96 characters, ``~`` and the
+    SHA-256 of all of it, in 64 hex digits; so does a text that ends like such a name. Equal texts have equal
+    names on all hosts and in all versions; different ones differ, unless their SHA-256 is the same. Call it
+    once, never on a name that it made.
 
     Raises:
         ConfigError: The argument is no str.
