@@ -1,4 +1,4 @@
-"""Facts as JSON documents, which stores keep, and messages and results of task queues carry; and back, from documents that anybody may have written."""
+"""Facts as JSON documents, for stores and task queues; and back, from documents of any origin."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def packed_owner(owner: Owner) -> dict[str, object]:
 
 
 def owner_of(stored: object) -> Owner:
-    """The owner from its stored form, without unknown fields (of a newer version) and values that cannot be true."""
+    """The owner from its stored form, without unknown fields (of a newer version) and impossible values."""
     if not isinstance(stored, Mapping):
         return Owner()
     checks = _OWNER.items()
@@ -89,7 +89,7 @@ def claim_in(name: str, document: object) -> ClaimInfo | None:
 
 
 def carriable(error: E) -> E:
-    """Give an exception arguments that JSON can carry, from which its class makes an equal one: queues of tasks keep nothing else of it."""
+    """Give an exception JSON arguments from which its class makes an equal one, for queues of tasks."""
     drain, report = getattr(error, "drain", None), getattr(error, "report", None)
     told: dict[str, Any] = {"name": error.name, "hint": error.hint}
     if error.holder is not None:
@@ -123,7 +123,7 @@ def drain_in(told: object) -> Drain:
 
 
 def report_in(told: object) -> ReleaseReport:
-    """The report in the document of an exception, without its layers; one of no definite answer if it has none."""
+    """The report in an exception's document, without layers; ABANDONED if it has none."""
     found = told.get("report") if isinstance(told, Mapping) else None
     if not isinstance(found, Mapping):
         found = {}

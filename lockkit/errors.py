@@ -1,6 +1,6 @@
 """Every exception lockkit raises.
 
-All of them pickle, carry the lock's name and (where known) its holder, and end their message with what to do next.
+All of them pickle, carry the lock's name and (if known) its holder, and end their message with what to do.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class AcquireCancelled(AcquireError):
 
 
 class DeadlockDetected(AcquireError):
-    """This thread or task would wait for itself, or, with ``detect_deadlock=True``, is the youngest waiter in a deadlock with others."""
+    """This thread or task would wait for itself or (``detect_deadlock``) is the youngest in a deadlock."""
 
 
 class CapacityMismatch(AcquireError):
-    """Another client uses this name with another capacity, or a resize made the capacity smaller than this claim's weight."""
+    """Another client uses this name with another capacity, or a resize made it smaller than this claim."""
 
 
 class Drained(AcquireError):
@@ -142,14 +142,14 @@ class NotHeld(OwnershipError):
 
 
 class StaleFence(OwnershipError):
-    """A guarded resource has refused this holder: a newer one has opened it, or the record of this fence is gone."""
+    """A guarded resource has refused this holder: a newer one opened it, or this fence's record is gone."""
 
 
 class BackendError(LockkitError):
     """The store could not do what was asked.
 
     Attributes:
-        busy: Whether the store works, and refused only because other calls were in progress: the same call may succeed a moment later.
+        busy: Whether the store refused only because of other calls: this one may succeed a moment later.
     """
 
     busy = False
@@ -202,11 +202,11 @@ class ConfigError(LockkitError, ValueError):
 
 
 class DevicesUnavailable(LockkitError):
-    """There are no devices, or nothing can be said about them: no card, no driver, or a library that is missing or wrong."""
+    """There are no devices, or none can be examined: no card, no driver, or no usable library."""
 
 
 class DevicesNotReady(DevicesUnavailable):
-    """Nothing can be said about the devices now, but a later call may find them: the driver has not answered in time, or is being replaced."""
+    """No device can be examined now: the driver did not answer in time, or is being replaced. Try later."""
 
 
 class PluginError(LockkitError):

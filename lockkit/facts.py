@@ -1,7 +1,7 @@
 """Facts: the immutable values that lockkit hands out. New fields are only added with defaults.
 
-Facts are named tuples. A frozen dataclass takes nine times as long to define (a third of ``import lockkit``) and three times as
-long to make, and every release makes some.
+Facts are named tuples. A frozen dataclass takes nine times as long to define (a third of ``import lockkit``)
+and three times as long to make, and every release makes some.
 
 Times in facts are seconds since the epoch, for people. Decisions use CLOCK_BOOTTIME.
 """
@@ -74,10 +74,11 @@ SCOPES: Mapping[Scope, str] = {
     "host": "the processes of all users of one host that share the store",
     "fleet": "the processes of all hosts that use the store",
 }
-"""The processes that a store keeps apart, by its scope, in words. Each scope reaches further than the ones before it."""
+"""The processes that a store keeps apart, by scope, in words. Each scope includes the ones before it."""
 Reason = str
-"""Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
-or a reason that the caller gave (``task_failure``, ...). An evicted one of a Celery task begins with ``task_crash:``, ``time_limit:`` or ``revoked:``."""
+"""Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``,
+``collected``, or the caller's own (``task_failure``, ...). The reason of an evicted Celery task begins with
+``task_crash:``, ``time_limit:`` or ``revoked:``."""
 LOSSES: Mapping[Reason, str] = {
     "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
     "evicted": "it was evicted",
@@ -101,7 +102,7 @@ class Owner(NamedTuple):
     pid: int = 0
     boot_id: str = ""
     started: float = 0.0
-    """Start of the process, seconds since boot. Together with pid and boot_id it identifies one process for all time."""
+    """Start of the process, seconds since boot. Identifies one process for all time with pid and boot_id."""
     program: str = ""
     pod: str | None = None
     task: str | None = None
@@ -109,15 +110,15 @@ class Owner(NamedTuple):
     pid_space: int = 0
     """The number of the kernel's pid namespace in which the pid counts; 0 if unknown."""
     task_id: str | None = None
-    """The id of one run of :attr:`task`, for instance that of a Celery task; with the next two only where a queue of tasks runs it."""
+    """The id of one run of :attr:`task`, as in Celery; like the next two, only in a queue of tasks."""
     retries: int = 0
     """The number of times that the task was retried."""
     worker: str | None = None
     """The name of the worker that runs it."""
     pod_namespace: str | None = None
-    """The namespace of the pod, from POD_NAMESPACE; None outside Kubernetes, and if the pod is not told."""
+    """The namespace of the pod, from POD_NAMESPACE; None outside Kubernetes, and if the pod is unknown."""
     node: str | None = None
-    """The node of the pod, from NODE_NAME; None outside Kubernetes, and if the pod is not told."""
+    """The node of the pod, from NODE_NAME; None outside Kubernetes, and if the pod is unknown."""
 
     def __str__(self) -> str:
         where = f"{self.user or 'somebody'}@{self.host or 'unknown host'} pid {self.pid}"
@@ -138,7 +139,7 @@ class Owner(NamedTuple):
 
 
 class Keeper(NamedTuple):
-    """A process of this host that keeps a claim whose owner has ended: it has inherited the descriptor that stands for the claim."""
+    """A process of this host that keeps the claim of an ended owner by a descriptor that it inherited."""
 
     pid: int
     program: str = ""
@@ -166,19 +167,19 @@ class ClaimInfo(NamedTuple):
     renewed: float = 0.0
     """The time of the last renewal; 0 if the store does not say."""
     deadline: float | None = None
-    """The time at which the claim lapses without another renewal. None for a process-bound claim without max_hold, and if the
-    store does not say. In the second case the claim lapses about one :attr:`ttl` after its process has died or was cut off."""
+    """The time at which the claim lapses without another renewal. None for a process-bound claim without
+    max_hold, or if the store does not say: about one :attr:`ttl` after its process is gone or cut off."""
     evicted: bool = False
     process_bound: bool = False
     alive: bool | None = None
-    """Whether a process is known to stand behind the claim and to run (True), or none is left (False). None if that cannot be told,
-    or if the process is stopped."""
+    """Whether a process of the claim is known to run (True), or none is left (False). None if that is
+    unknown, or if the process is stopped."""
     evidence: str = ""
     """The reason for :attr:`alive` and :attr:`process`, in words."""
     note: Mapping[str, object] = NOTHING
     process: ProcessState = "unknown"
-    """The state of the process that made the claim. It is only told where it is certain: on the same host, since the same boot, and
-    in the same pid namespace."""
+    """The state of the process that made the claim, if certain: on the same host, since the same boot, and in
+    the same pid namespace."""
     kept_by: tuple[Keeper, ...] = ()
     """Processes that keep the claim although its owner has ended, as far as they can be seen."""
     layout: int = 0
@@ -191,7 +192,7 @@ class ClaimInfo(NamedTuple):
 
     @property
     def progress(self) -> Progress | None:
-        """The last news of its holder, told with ``lease.beat``; None if nothing."""
+        """The last news of its holder, from ``lease.beat``; None if nothing."""
         return progress_in(self.note)
 
     @property
@@ -248,8 +249,8 @@ class Deadlock(NamedTuple):
     holds: Mapping[str, tuple[str, ...]]
     """By the id of each waiting claim, the ids of the held claims that its thread or task has."""
     ends: str = ""
-    """The id of the waiting claim whose wait ends with DeadlockDetected: the youngest of those with ``detect_deadlock=True``; empty
-    if there is none."""
+    """The id of the waiting claim whose wait ends with DeadlockDetected: the youngest of those with
+    ``detect_deadlock=True``; empty if there is none."""
 
     @property
     def youngest(self) -> ClaimInfo:
@@ -278,7 +279,7 @@ class Drain(NamedTuple):
     since: float = 0.0
     """The time at which the mark was set, in seconds since 1970."""
     partial: bool = False
-    """Whether some locks are granted, because a drain or undrain of a Redis Cluster is under way, or has failed half-way: repeat either."""
+    """Whether some locks are granted: a drain or undrain of a Redis Cluster is incomplete. Repeat either."""
 
 
 class Record(NamedTuple):
@@ -288,15 +289,15 @@ class Record(NamedTuple):
     value: Mapping[str, object]
     """The value; empty if the record is damaged."""
     version: int
-    """The version to give to ``put_record``; 0 if it is illegible: then ``put_record`` replaces the damaged record."""
+    """The version for ``put_record``; 0 if illegible: then ``put_record`` replaces the damaged record."""
     written: float
     """When it was written, in seconds since 1970."""
     damaged: bool = False
-    """Whether the stored record is illegible: nobody knows what it said, so it must not be taken for an empty one."""
+    """Whether the stored record is illegible. Its content is unknown, so it must not count as empty."""
 
 
 class Evicted(NamedTuple):
-    """The result of an eviction: MARKED (the claim was held, and blocks until ``blocks_until``), REMOVED, or ABSENT."""
+    """The result of an eviction: MARKED (a held claim blocks until ``blocks_until``), REMOVED, or ABSENT."""
 
     outcome: Literal["MARKED", "REMOVED", "ABSENT"]
     blocks_until: float | None = None
@@ -313,7 +314,7 @@ class Finding(NamedTuple):
 
 
 class Capabilities(NamedTuple):
-    """The capabilities of a store. They are declared, and tests fail if a store does less or more than it declares."""
+    """The declared capabilities of a store; tests fail if a store does less or more than it declares."""
 
     scope: Scope
     fair: bool = True
@@ -328,18 +329,18 @@ class Capabilities(NamedTuple):
     lock_delay: bool = True
     failover_safe: bool = True
     fence: Literal["strict", "clock"] = "strict"
-    """"strict": fences rise as long as the store keeps its data. "clock": fences rise even after a loss of data, unless the server's
-    clock went back by more than the outage lasted."""
+    """"strict": fences rise as long as the store keeps its data. "clock": fences rise even after a loss of
+    data, unless the server's clock went back by more than the outage lasted."""
     drains: bool = False
     """A namespace can be drained: new acquires are refused while holders go on."""
     min_ttl: float = 0.1
     max_ttl: float = 315_360_000.0
     ttl_limits: str = ""
-    """The setting of the server behind the two, if it can be changed; shown in the error for a ttl beyond them."""
+    """The setting of the server behind the two, if any; shown in the error for a ttl beyond them."""
     waiter_deadline: float = 6.0
-    """Seconds by which a dead waiter can delay the waiters behind it; 0 if the store notices its death at once."""
+    """Seconds by which a dead waiter can delay those behind it; 0 if the store notices its death at once."""
     drift: float = 0.002
-    """How much faster than the client's clock the store's clock may run, as a share of the ttl; 0 if both are one clock."""
+    """How much faster than the client's the store's clock may run, as a share of the ttl; 0 for one clock."""
     margin: float = 0.01
     """Seconds from the end of validity to the store's own deadline."""
 
@@ -370,10 +371,10 @@ class LayerReport(NamedTuple):
 class ReleaseReport(NamedTuple):
     """The result of a release, layer by layer.
 
-    ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (the claim was already gone, or another's),
-    ABANDONED (no definite answer; the claim is removed in the background, and lapses by ``expires_by`` in any case, or with this
-    process if that is None), or
-    KEPT (the claim stays, because this lease is an inner level of a reentrant hold, or a copy in a forked child).
+    ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (the claim was already gone, or
+    another's), ABANDONED (no definite answer; the claim is removed in the background, and lapses by
+    ``expires_by`` in any case, or with this process if that is None), or KEPT (the claim stays, because this
+    lease is an inner level of a reentrant hold, or a copy in a forked child).
     """
 
     name: str
@@ -389,7 +390,7 @@ class ReleaseReport(NamedTuple):
     def released(self) -> bool:
         return self.outcome == "RELEASED"
 
-    # repr and comparison leave out ``errors``: their text may be unfit for a log, and an exception is equal only to itself.
+    # repr and == leave out ``errors``: a log may not show them, and an exception is equal only to itself.
 
     def __repr__(self) -> str:
         fields = (f"{name}={value!r}" for name, value in zip(self._fields[:-1], self, strict=False))
@@ -406,7 +407,7 @@ class ReleaseReport(NamedTuple):
 
 
 class ReleaseReports(NamedTuple):
-    """The result of releasing locks that were taken together: a report for each, in the order in which they were acquired."""
+    """The result of releasing locks that were taken together: a report for each, in order of acquisition."""
 
     reports: tuple[ReleaseReport, ...]
 
@@ -428,12 +429,12 @@ class ReleaseReports(NamedTuple):
 
 
 class CleanupContext(NamedTuple):
-    """The argument of a cleanup hook. The lock is still held and renewed while the hook runs, unless ``lost``.
+    """The argument of a cleanup hook. The lock is held and renewed while the hook runs, unless ``lost``.
 
     Attributes:
-        where: "process" (inside the program that held the lock) or "wrapper" (``lockkit run``, after the command ended).
+        where: "process" (in the program that held the lock) or "wrapper" (``lockkit run``, afterwards).
         devices: Devices behind the name, e.g. GPU UUIDs; empty for plain locks.
-        budget: Returns the seconds left. A hook that overruns them is reported as RUNNING, and the release continues without it.
+        budget: Returns the seconds left. A hook that overruns is reported as RUNNING; the release goes on.
         lost: Whether the hold may have lapsed; what the hook cleans may then be in use by the next holder.
         overrun: Plugins whose hooks have overrun their budget in this release, and may still be at work.
     """
@@ -457,7 +458,7 @@ _NO_REASONS: Mapping[str, str] = {}
 class Waiting(NamedTuple):
     """The state of a wait: ``position`` claims are ahead in the queue, and it has lasted ``waited`` seconds.
 
-    ``refused`` says of a request to a pool why each of the other members will not do now, by member; see :class:`~lockkit.Chooser`.
+    ``refused`` says why other members of a pool will not do now, by member; see :class:`~lockkit.Chooser`.
     """
 
     name: str
@@ -468,15 +469,15 @@ class Waiting(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """The return value of a function with ``@client.locked(..., on_busy="skip")`` that was skipped, or of a skipped Celery task that was called directly.
+    """The result of a skipped function (``@client.locked(..., on_busy="skip")``), or direct call of a task.
 
-    Always false, so ``if result:`` runs only where there is something to work on. A function that may return another false value needs
-    ``isinstance(result, Skipped)``.
+    Always false, so ``if result:`` runs only where there is something to work on. A function that may return
+    another false value needs ``isinstance(result, Skipped)``.
 
     Attributes:
         name: The name of the lock that was busy.
         holder: The claim that held it, where known.
-        since: The time since when that claim holds it, in seconds since the epoch; None if the holder is not known.
+        since: The start of that claim's hold, in seconds since the epoch; None if the holder is not known.
     """
 
     name: str
@@ -493,7 +494,7 @@ class Skipped(NamedTuple):
 class Event(NamedTuple):
     """A record of what happened to a claim, for metrics, journals and traces.
 
-    ``kind`` is one of :data:`lockkit.values.events.KINDS`. A plugin gets it with both times, ``at`` and ``boottime``.
+    ``kind`` is one of :data:`lockkit.values.events.KINDS`. A plugin gets both times, ``at`` and ``boottime``.
     """
 
     kind: str
@@ -505,20 +506,20 @@ class Event(NamedTuple):
     duration: float | None = None
     data: Mapping[str, object] = NOTHING
     lock: Kind = "mutex"
-    """The kind of the lock; with ``weight`` and ``capacity`` told by ``acquired``, ``queued``, ``busy`` and ``timeout``."""
+    """The kind of the lock; ``acquired``, ``queued``, ``busy`` and ``timeout`` set it and the next two."""
     weight: int = 1
     capacity: int = 1
     boottime: float = 0.0
-    """Seconds of CLOCK_BOOTTIME at which it was told. In ``acquired`` the grant has been read before."""
+    """Seconds of CLOCK_BOOTTIME at which it was reported. In ``acquired`` the grant has been read before."""
     until: float | None = None
-    """Seconds of CLOCK_BOOTTIME until which the holder was certain to hold, in an event that ends a hold: the moment before the release was
-    sent, or the end of the validity if that was earlier. None if that is not known."""
+    """Seconds of CLOCK_BOOTTIME until which the holder was certain to hold, in an event that ends a hold: the
+    moment before the release was sent, or an earlier end of the validity. None if that is not known."""
 
 
 class Alert(NamedTuple):
     """A message that a person should act on.
 
-    ``kind`` is one of :data:`lockkit.values.events.ALERTS`; ``priority`` is P0 (act now), P1 (today) or P2 (some time).
+    ``kind`` is in :data:`lockkit.values.events.ALERTS`; ``priority``: P0 (act now), P1 (today), P2 (later).
     """
 
     kind: str

@@ -64,8 +64,8 @@ def hookimpl(
 ) -> F | Callable[[F], F]:
     """Mark an implementation of a hook. Without a function, returns a decorator with these options.
 
-    The mark is the one of ``pluggy.HookimplMarker("lockkit")``, set without pluggy: lockkit's own stores bear it too, and a program with no
-    other plugins never imports pluggy.
+    The mark is that of ``pluggy.HookimplMarker("lockkit")``, set without pluggy: lockkit's own stores have
+    it, too, and a program with no other plugins never imports pluggy.
 
     Args:
         function: The implementation.
