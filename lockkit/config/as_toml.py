@@ -1,4 +1,4 @@
-"""Settings as a configuration file has them: a value in TOML, and the file that ``lockkit config init`` writes."""
+"""Settings in TOML: a value, and the file that ``lockkit config init`` writes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,12 @@ def _quoted(text: str) -> str:
 
 
 def template() -> str:
-    """The configuration file of ``lockkit config init``: all defaults, or examples that work with them, commented out."""
+    """The configuration file of ``lockkit config init``, with every setting commented out."""
     lines = [
-        "# lockkit's settings. Each is shown with its default, or with an example; uncomment what you change.",
+        (
+            "# lockkit's settings. Each is shown with its default, or with an "
+            "example; uncomment what you change."
+        ),
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
         "",
     ]

@@ -1,4 +1,4 @@
-"""Configuration: the value of every setting, and where it came from. Which layer wins is decided in :mod:`lockkit.config.precedence`."""
+"""Configuration: the value of every setting, and its source. See :mod:`lockkit.config.precedence`."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _T = TypeVar("_T")
 
 
 class Config(NamedTuple):
-    """The value of every setting, and where it came from. Meanings and defaults: :data:`lockkit.config.settings.SETTINGS`.
+    """The value of every setting, and its source. Meanings: :data:`lockkit.config.settings.SETTINGS`.
 
     Durations are in seconds. ``url`` no longer contains the options of its query that are settings.
 
     Attributes:
         profile: The profile in use, or None.
-        plugins: The tables of the plugins, not decoded, by the distribution's canonical name; see :func:`plugin_settings`.
+        plugins: The undecoded tables of the plugins, by canonical name; see :func:`plugin_settings`.
         pools: The members of each pool, with their capacities; ``pools.<name>`` is their key in ``sources``.
-        alerts: The tables ``[alerts.rules.<name>]`` and ``[alerts.channels.<name>]``, by ``rules`` and ``channels``, not decoded;
-            ``alerts.rules.<name>.<key>`` is a key in ``sources``.
+        alerts: The undecoded tables ``[alerts.rules.<name>]`` and ``[alerts.channels.<name>]``, by ``rules``
+            and ``channels``; ``alerts.rules.<name>.<key>`` is a key in ``sources``.
         sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
         files: The files that were looked for, each with a mark by which a change is noticed.
         arguments: The arguments of :func:`load`.
@@ -149,7 +149,7 @@ class Config(NamedTuple):
         return members
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """Rows of key, value as a file would have it (secrets hidden), and source, for ``lockkit config show``."""
+        """Rows of key, value as in a file (secrets hidden), and source, for ``lockkit config show``."""
         from lockkit.config.as_toml import toml  # late: only ever needed to show the configuration
 
         rows = [
@@ -202,7 +202,7 @@ class Config(NamedTuple):
             )
 
     def check_default(self) -> None:
-        """Refuse the default store if the administrator's file names another one by now: there new programs lock.
+        """Refuse the default store if new programs would use the administrator's instead.
 
         Raises:
             ConfigError: The administrator's file names another store since this configuration was loaded.
@@ -230,7 +230,7 @@ class Config(NamedTuple):
         return f"the URL is {'the default' if source == DEFAULT else f'from {source}'}"
 
     def _farther(self, reach: Scope) -> str:
-        """The way to a store that reaches as far as ``scope`` requires, or to a smaller scope where the store is only for a try."""
+        """How to reach a store as wide as ``scope``, or a smaller scope if the store is only for a try."""
         if self.scope == "fleet":
             return "use a store that hosts can share, such as redis://"
         if self.scope != "host":
@@ -268,14 +268,14 @@ class Config(NamedTuple):
         return f'for a try in one program: {variable}connect(..., scope="process")'
 
     def _otherwise(self, **changes: object) -> Config | None:
-        """The configuration with other arguments; None if a file has become wrong, which the next load tells."""
+        """The configuration with other arguments; None if a file is wrong now: the next load reports it."""
         try:
             return load(**cast("dict[str, Any]", {**self.arguments, **changes}))
         except ConfigError:
             return None
 
     def stale(self) -> bool:
-        """Whether one of the files has changed, appeared or disappeared since the configuration was loaded."""
+        """Whether one of the files changed, appeared or disappeared since the configuration was loaded."""
         return any(stamp(Path(name)) != seen for name, seen in self.files.items())
 
     def reload(self) -> Config:
@@ -311,10 +311,11 @@ def load(
         keywords: Settings as keywords in code, durations in seconds. None means not set.
 
     Raises:
-        ConfigError: A setting or value is not allowed. The message names the file, variable or keyword, and the key.
+        ConfigError: A key or value is not allowed. The message names file, variable or keyword, and key.
     """
     arguments = {
-        **keywords, "url": url, "profile": profile, "config": config, "environ": environ, "cwd": cwd, "etc": etc, "home": home,
+            **keywords, "url": url, "profile": profile, "config": config,
+            "environ": environ, "cwd": cwd, "etc": etc, "home": home,
     }  # fmt: skip
     found = configfiles.look(environ, cwd, etc, home, config)
     layers.warn(found.environment)
@@ -327,7 +328,7 @@ def load(
 
 
 def keywords(settings: Mapping[str, object]) -> dict[str, Any]:
-    """Settings given to ``connect``, as keywords for :func:`load`. None for a limit means no limit there, as it does for a lock.
+    """Settings given to ``connect``, as keywords for :func:`load`. None for a limit means no limit.
 
     Raises:
         ConfigError: A key is no setting.
@@ -347,7 +348,7 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
     Make the struct ``forbid_unknown_fields=True``, so that a typo is an error.
 
     Raises:
-        ConfigError: The table does not fit the struct. The message names the file, the key, and what is allowed.
+        ConfigError: The table does not fit the struct. The message names file, key, and what is allowed.
     """
     import msgspec
 
@@ -386,7 +387,7 @@ def _table_to_write(config: Config, name: str, needed: Iterable[str], allowed: I
     )
 
 
-# -- deciding -------------------------------------------------------------------------------------------------
+# -- deciding -----------------------------------------------------------------------------------------------
 
 
 def keywords_layer(keywords: Mapping[str, object]) -> Layer:
@@ -413,12 +414,6 @@ def decide(
     found: Found, profile: str | None, code: Layer, arguments: Mapping[str, object]
 ) -> tuple[Config | None, list[ConfigError]]:
     """Combine the layers.
-
-    Args:
-        found: The layers of files and the environment.
-        profile: The profile that was chosen by keyword.
-        code: The layer of keywords.
-        arguments: The arguments of :func:`load`, to remember.
 
     Returns:
         The resulting configuration, or None if there is none, and all problems of the combination.

@@ -1,4 +1,4 @@
-"""Configuration files: where they are, which of them to trust, and how one becomes a :class:`~lockkit.config.layers.Layer`."""
+"""Configuration files: where they are, which to trust, and how each becomes a layer of settings."""
 
 from __future__ import annotations
 
@@ -77,14 +77,11 @@ def stamp(path: Path) -> object:
 def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | None:
     """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None if there is none.
 
-    All errors are collected in ``problems``. A file in another user's folder that this user may not search counts as absent,
-    with a warning (a daemon with ``HOME=/root``). That does not apply to the administrator's file, which may pin settings, or to
-    a file that was requested.
+    All errors are collected in ``problems``. A file in another user's folder that this user may not search
+    counts as absent, with a warning (a daemon with ``HOME=/root``), unless it is the administrator's file,
+    which may pin settings, or was requested.
 
-    Args:
-        path: The file.
-        needed: Whether a missing file is an error.
-        pins: Whether ``pinned`` is allowed in the file.
+    With ``needed`` a missing file is an error; with ``pins`` the file may contain ``pinned``.
     """
     layer = Layer(str(path))
     try:
@@ -98,7 +95,8 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
         folder = None if needed or pins else _strangers(path)
         if folder is not None:
             warn_once(
-                f"{path} is ignored, because this user may not look into {folder}; check whether HOME is right"
+                f"{path} is ignored, because this user may not look into {folder}; "
+                "check whether HOME is right"
             )
             return None
         layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
@@ -136,7 +134,7 @@ def _parsed(
 
 
 def _misspelt(text: bytes, error: str) -> str | None:
-    """A hint about the line that an error of the parser names. The value in it is not shown, because it may be a secret."""
+    """A hint about the line that a parser's error names. Its value is hidden: it may be a secret."""
     at = re.search(r"at line (\d+)", error)
     lines = text.decode(errors="replace").rstrip().splitlines()
     number = int(at[1]) if at else len(lines)
@@ -203,7 +201,7 @@ def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]
 
 
 def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
-    """The members of a pool and the capacity of each; None, with a problem recorded, if they are not right."""
+    """The members of a pool with their capacities; None, with a problem recorded, if one is wrong."""
     place = f"pools.{redact_name(name)}"
     unknown = [key for key in table if key != "members"]
     if unknown:
@@ -248,7 +246,7 @@ def _keep(
     besides: tuple[str, ...],
     values: dict[str, Value],
 ) -> None:
-    """Read the settings of one table (None: those that stand in no table) into ``values``."""
+    """Read the settings of one table (None: those outside of tables) into ``values``."""
     settings = TABLES[name]
     place = prefix if name is None else f"{prefix}{name}."
     for key, value in table.items():
@@ -268,16 +266,16 @@ def _keep(
 def project_file(cwd: Path, home: Path | None) -> Path | None:
     """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
 
-    The search ends with the home folder or the root. A file in a folder that everybody may write to is ignored with a warning,
-    unless it belongs to this user or root: otherwise anybody could redirect this user's locks from /tmp. A symbolic link there is
-    ignored as well, because its owner says nothing about its target.
+    The search ends with the home folder or the root. In a folder that everybody may write to, a symbolic link
+    and a file of anybody but this user or root are ignored with a warning: otherwise anybody could redirect
+    this user's locks from /tmp.
     """
     found = _project(cwd, home)
     return found[0] if found else None
 
 
 def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
-    """The file of :func:`project_file` and its layer. The file is opened only once, because its name may lead to another file the next time."""
+    """The file of :func:`project_file` and its layer. Opened once: its name may lead elsewhere later."""
     last = Path(os.path.realpath(home)) if home else None
     for folder in (cwd, *cwd.parents):
         for name in ("lockkit.toml", "pyproject.toml"):
@@ -303,8 +301,7 @@ def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
 def _trusted(folder: Path, name: str) -> bytes | None:
     """The content of a file; None if it is not a regular file, or if another user may have put it there.
 
-    The checks look at the opened folder and file, not at their names, because a link could be changed between a check of its
-    name and the reading.
+    The opened folder and file are checked, not their names: a link could change between check and reading.
 
     Raises:
         PermissionError: The file is there, and this user may not read it.

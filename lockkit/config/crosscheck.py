@@ -1,4 +1,4 @@
-"""The check of settings that must fit each other: the ages of a hold, max_hold, min_hold, ttl and kill_after."""
+"""The check of settings that must fit each other: ages of a hold, max_hold, min_hold, ttl, kill_after."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ _AGES = ("age_warning", "age_soft", "age_hard")
 
 
 def misfits(values: dict[str, Value], sources: dict[str, str]) -> list[ConfigError]:
-    """Find settings that do not fit each other. If only max_hold was set, the default ages are lowered to fit it.
-
-    Args:
-        values: The values of all settings; durations are numbers.
-        sources: The sources of the settings that were set.
-    """
+    """Find settings that do not fit each other. If only max_hold was set, the default ages are lowered."""
 
     def told(key: str) -> str:
         return f"{key} ({show(number(key))}, from {sources.get(key, DEFAULT)})"

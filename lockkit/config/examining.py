@@ -1,4 +1,4 @@
-"""The check of the whole configuration: every file, variable and profile, with all problems and not only the first one."""
+"""The check of the whole configuration: all problems in every file, variable and profile."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Examined(NamedTuple):
 
     Attributes:
         findings: Findings about every file and variable, and about how they fit together.
-        in_use: The configuration that :func:`lockkit.config.load` would return, even if its settings do not fit each other; None if
-            a file or variable is wrong.
+        in_use: The configuration that :func:`lockkit.config.load` would return, even if its settings do not
+            fit each other; None if a file or variable is wrong.
         others: The configurations that the other profiles would give.
     """
 
@@ -45,9 +45,9 @@ def examine(
 ) -> Examined:
     """Check every file, variable and profile, and report all problems instead of the first one.
 
-    Each file and variable is checked by itself. If all of them can be read, their combination is checked: the one that
-    :func:`lockkit.config.load` would give with these arguments, and that of each other profile (``elsewhere`` is the severity of a
-    problem there). :func:`lockkit.plugins.checking.check_files` adds checks that need plugins.
+    Each file and variable is checked by itself. If all can be read, their combination is checked: the one
+    that :func:`lockkit.config.load` would give with these arguments, and that of each other profile, where
+    a problem has the severity ``elsewhere``. Plugins: :func:`lockkit.plugins.checking.check_files`.
     """
     places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
     found = configfiles.look(environ, cwd, etc, home, config)

@@ -1,6 +1,6 @@
 """The layers of settings: one for each file, for the environment, and for the URL's query.
 
-:mod:`lockkit.config.configfiles` reads the files, and :mod:`lockkit.config.precedence` decides which layer wins.
+:mod:`lockkit.config.configfiles` reads the files; :mod:`lockkit.config.precedence` ranks the layers.
 """
 
 from __future__ import annotations
@@ -35,23 +35,35 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_PROFILE": "The profile to use.",
     "LOCKKIT_CONFIG": "A file to read instead of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
-    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the name of the lock; not set where it holds several.",
+    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
+    "the name of the lock; not set where it holds several.",
     "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
-    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the fencing token.",
-    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the name of each lock, one on each line.",
-    "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command, and by a Celery task for what it starts: the members of the pool that it holds, one on each line.",
-    "LOCKKIT_GPU_RECEIPT": "Set by `lockkit run --gpu` for its command: how the last holder left each GPU, as JSON by UUID.",
-    "LOCKKIT_GPU_UUIDS": "Set by `lockkit run --gpu` for its command: the UUIDs of its GPUs, with commas between them.",
-    "LOCKKIT_GPU_INDEXES": "Set by `lockkit run --gpu` for its command: their indices, as `lockkit gpu ls` has them, in the same order.",
-    "LOCKKIT_GPU_MEM": "Set by `lockkit run --gpu-mem` for its command: the memory that it has on each of its GPUs, in MiB.",
-    "LOCKKIT_HELD": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the locks that the `run` or task and all around it hold, as JSON.",
+    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
+    "the fencing token.",
+    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
+    "the name of each lock, one on each line.",
+    "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command, and by a Celery task for what it "
+    "starts: the members of the pool that it holds, one on each line.",
+    "LOCKKIT_GPU_RECEIPT": "Set by `lockkit run --gpu` for its command: how the last holder left each GPU, "
+    "as JSON by UUID.",
+    "LOCKKIT_GPU_UUIDS": "Set by `lockkit run --gpu` for its command: the UUIDs of its GPUs, with commas "
+    "between them.",
+    "LOCKKIT_GPU_INDEXES": "Set by `lockkit run --gpu` for its command: their indices, as `lockkit gpu ls` "
+    "has them, in the same order.",
+    "LOCKKIT_GPU_MEM": "Set by `lockkit run --gpu-mem` for its command: the memory that it has on each of "
+    "its GPUs, in MiB.",
+    "LOCKKIT_HELD": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the "
+    "locks that the `run` or task and all around it hold, as JSON.",
 }
 """Every variable that lockkit reads or sets, with its meaning. An empty variable counts as unset."""
 
 _PREFIX = "LOCKKIT_"
-# Kubernetes describes every Service to every pod: for one called lockkit, or lockkit-redis, there are LOCKKIT_SERVICE_HOST,
-# LOCKKIT_PORT_6379_TCP_ADDR, LOCKKIT_REDIS_PORT, ... These variables are not settings, and cause no warning.
-_INJECTED = r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)|LOCKKIT_HOST"
+# Kubernetes describes every Service to every pod: one called lockkit or lockkit-redis gives variables such
+# as LOCKKIT_SERVICE_HOST and LOCKKIT_REDIS_PORT. These are not settings, and cause no warning.
+_INJECTED = (
+    r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"|LOCKKIT_HOST"
+)
 _warned: set[str] = set()
 
 
@@ -65,7 +77,7 @@ class Layer:
         profiles: The settings of each ``[profiles.x]``.
         plugins: The tables ``[plugins.<dist>]`` by canonical name, not decoded.
         pools: The members of each ``[pools.x]``, with their capacities.
-        alerts: The tables ``[alerts.rules.x]`` and ``[alerts.channels.x]``, by ``rules`` and ``channels``, not decoded.
+        alerts: The undecoded tables ``[alerts.rules.x]`` and ``[alerts.channels.x]``, by their kind.
         pinned: Whether the layer wins over everything except keywords in code.
         problems: The errors in this place.
         warnings: Probable mistakes, which do not prevent the use of the layer.
@@ -183,7 +195,7 @@ def split_query(url: str, source: str) -> tuple[str, Layer]:
 
 
 def warn(layer: Layer, *, quietly: bool = False) -> None:
-    """Log the warnings of a layer, each once per process. With ``quietly`` nothing is logged, because the caller shows the warnings."""
+    """Log each warning of a layer once per process; ``quietly``: never, since the caller shows them."""
     if quietly:
         _warned.update(map(str, layer.warnings))
     for warning in layer.warnings:

@@ -1,7 +1,7 @@
 """Places: the file system of a path, and the folder in which lockkit keeps the files of this user.
 
-All users of an embedded store must share one kernel. A network file system is used by several kernels, and neither shared memory
-nor a FIFO works between them.
+All users of an embedded store must share one kernel. Several kernels use a network file system, and
+neither shared memory nor a FIFO works between them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ _log = logging.getLogger("lockkit")
 _told: set[Path] = set()
 
 _NETWORK = frozenset({
-    "9p", "9pfs", "acfs", "afs", "auristorfs", "beegfs", "ceph", "cephfs", "cifs", "coda", "davfs", "drbdfs", "drvfs", "gfs", "gfs2",
-    "glusterfs", "gpfs", "kafs", "lustre", "moosefs", "ncp", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs",
-    "prl_fs", "pvfs2", "quobyte", "smb", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "weka", "wekafs",
+    "9p", "9pfs", "acfs", "afs", "auristorfs", "beegfs", "ceph", "cephfs", "cifs", "coda", "davfs", "drbdfs",
+    "drvfs", "gfs", "gfs2", "glusterfs", "gpfs", "kafs", "lustre", "moosefs", "ncp", "ncpfs", "nfs", "nfs3",
+    "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "quobyte", "smb", "smb2", "smb3", "smbfs",
+    "vboxsf", "virtiofs", "vmhgfs", "weka", "wekafs",
 })  # fmt: skip
 _LOCAL_FUSE = frozenset({
-    "fuseblk", "fuse.bindfs", "fuse.encfs", "fuse.ext2", "fuse.ext4", "fuse.exfat", "fuse.fuse-overlayfs", "fuse.gocryptfs",
-    "fuse.mergerfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.securefs", "fuse.unionfs", "fuse.zfs",
+    "fuseblk", "fuse.bindfs", "fuse.encfs", "fuse.ext2", "fuse.ext4", "fuse.exfat", "fuse.fuse-overlayfs",
+    "fuse.gocryptfs", "fuse.mergerfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.securefs",
+    "fuse.unionfs", "fuse.zfs",
 })  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -55,8 +57,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
     """The type of the file system on which a path lies or would be created; None if the system does not say.
 
-    Symbolic links are followed. The answer comes from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that
-    contains the path counts, and the last file system that was mounted there.
+    Symbolic links are followed. The answer comes from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the
+    longest mount point that contains the path counts, and the last file system that was mounted there.
 
     Args:
         path: The path; it need not exist.
@@ -87,9 +89,9 @@ def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str |
 def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
     """The type of the file system if it may be shared with another kernel, else None.
 
-    These are the known network and cluster file systems (nfs, cifs, ceph, lustre, 9p, virtiofs, ...) and every FUSE file system
-    that is not known to be local. Most FUSE file systems (sshfs, s3fs, rclone, gcsfuse) use a network, and it is better to refuse a
-    local one, with an error that names its type, than to risk two holders. If the type is unknown, the path is accepted.
+    These are the known network and cluster file systems (nfs, cifs, ceph, lustre, 9p, virtiofs, ...) and
+    every FUSE file system that is not known to be local. Most FUSE file systems use a network (sshfs, s3fs,
+    rclone, gcsfuse), and refusing a local one is better than two holders. An unknown type is accepted.
     """
     kind = filesystem(path, mounts=mounts)
     if kind is None:
@@ -112,7 +114,7 @@ def barred(path: str | os.PathLike[str]) -> Path | None:
 
 
 class StatePlace(NamedTuple):
-    """The state folder, and the source of the choice: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
+    """The state folder and the source of the choice, such as ``LOCKKIT_STATE_DIR``."""
 
     path: Path
     source: str
@@ -130,21 +132,21 @@ def state_place(
 ) -> StatePlace:
     """Find the state folder of this user, and create it (0700) if it is missing.
 
-    The first of these is used: the configured folder (``state_dir``, which already takes ``LOCKKIT_STATE_DIR`` and a pin in /etc
-    into account); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit``, if it is local and can be
-    written to; ``/var/tmp/lockkit-$UID``, with one WARNING per process. Without HOME the home folder is that of the passwd entry,
-    so that a cron job and a login shell of one user use the same folder.
+    The first of these is used: the configured folder (``state_dir``, which already takes a pin in /etc and
+    ``LOCKKIT_STATE_DIR`` into account); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or
+    ``~/.local/state/lockkit``, if it is local and writable; ``/var/tmp/lockkit-$UID``, with one WARNING per
+    process. Without HOME the passwd entry's home counts, so cron jobs and login shells use the same folder.
 
     Args:
         environ: The environment; None for that of this process.
         configured: A folder and the source of that setting. ``~`` and ``{uid}`` in it are replaced.
         mounts: The mount table.
-        create: Whether to create the folder. If False, nothing is created or logged, and only problems that can be seen without
-            creating it are found.
+        create: Whether to create the folder. If False, nothing is created or logged, and only problems that
+            show without creating it are found.
 
     Raises:
         ConfigError: The configured folder is not an absolute path.
-        BackendUnavailable: The folder cannot be created, is not a folder, belongs to another user, or others may write to it.
+        BackendUnavailable: The folder cannot be made, is none, is another user's, or others may write to it.
     """
     environ = os.environ if environ is None else environ
     home = home_dir(environ)
@@ -175,12 +177,13 @@ def state_place(
 
 
 def _tell(path: Path, why: str) -> None:
-    # Another process of this user (a login shell, if this is a cron job) may use another store by default. Warn once per process.
+    # Another process of this user (login shell, cron job) may use another default store. Warn once.
     if path not in _told:
         _told.add(path)
         _log.warning(
-            "journals, and locks of a URL without a path, are kept in %s, because %s; a process with another state folder does not share them "
-            "(to use one folder everywhere, set state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
+            "journals, and locks of a URL without a path, are kept in %s, because %s; a process with "
+            "another state folder does not share them (to use one folder everywhere, set state_dir in "
+            "/etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
             printable(str(path)),
             printable(why),
         )
@@ -199,14 +202,14 @@ def private_dir(path: Path, *, create: bool = True) -> Path:
         create: Whether to create the folder. If False, only check whether it could be created.
 
     Raises:
-        BackendUnavailable: The folder cannot be created, is not a folder, belongs to another user, or others may write to it.
+        BackendUnavailable: The folder cannot be made, is none, is another user's, or others may write to it.
     """
     try:
         if not _make(path, create=create):
             return path
         seen = path.lstat()
-        if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):
-            seen = path.stat()  # only a link of this user or root is followed, because a link of another user in /var/tmp may be a trap
+        if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):  # another user's may be a trap
+            seen = path.stat()
     except OSError as error:
         hint = "set LOCKKIT_STATE_DIR to a folder that you can write to"
         raise BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint) from error
@@ -232,14 +235,14 @@ def _obstacle(path: Path, *, create: bool) -> str:
             return ""
     except OSError as error:
         return f"{path} cannot be created: {error.strerror}"
-    # For another user's folder state_place raises an error instead of using another folder: HOME is probably wrong (sudo -E).
+    # For another user's folder, state_place raises an error: HOME is probably wrong (sudo -E).
     if path.stat().st_uid == os.getuid() and not os.access(path, os.W_OK | os.X_OK):
         return f"{path} cannot be written to"
     return ""
 
 
 def _make(path: Path, *, create: bool) -> bool:
-    """Create the folder unless it exists; True if it exists afterwards. Raises OSError if it cannot be created."""
+    """Create the folder unless it exists; return whether it exists. OSError: it cannot be created."""
     if create:
         make_folders(path)
         return True
@@ -257,8 +260,8 @@ def _make(path: Path, *, create: bool) -> bool:
 def make_folders(path: Path) -> None:
     """Create a folder and its missing parents, each for its owner alone (0700), whatever the umask.
 
-    ``os.makedirs`` applies its mode to the last folder only. The mode of the others would depend on the umask, and with a
-    umask of 0 anybody could replace this folder by another.
+    ``os.makedirs`` applies its mode to the last folder only. The others' mode would depend on the umask, and
+    with a umask of 0 anybody could replace this folder by another.
 
     Raises:
         OSError: A folder cannot be created, or something else has its name.
@@ -303,5 +306,6 @@ def home_dir(environ: Mapping[str, str]) -> Path | None:
         except KeyError:
             return None
     # The folder must exist: lockkit creates no home folders, and "/" or /nonexistent is the home of a daemon.
-    usable = home.startswith("/") and home.strip("/") and os.path.isdir(home)  # noqa: PTH112 (Path.is_dir raises where it may not look)
+    # Path.is_dir raises in a folder that may not be searched.
+    usable = home.startswith("/") and home.strip("/") and os.path.isdir(home)  # noqa: PTH112
     return Path(home) if usable else None

@@ -1,9 +1,9 @@
 """The precedence of the layers of settings: which of them wins.
 
 The layers, of which a later one wins over an earlier one, are: defaults, ``/etc/lockkit/config.toml``,
-``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the URL's query, keywords. A profile wins over the files; a
-profile chosen by keyword (``--profile gpu``) also wins over ``LOCKKIT_*``. With ``pinned = true``, the values set in /etc win over
-everything except keywords.
+``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the URL's query, keywords. A profile
+wins over the files; a profile chosen by keyword (``--profile gpu``) also wins over ``LOCKKIT_*``. With
+``pinned = true``, the values set in /etc win over everything except keywords.
 
 With each value goes its source: the file, variable or keyword that set it.
 """
@@ -25,11 +25,6 @@ def settings(
 ) -> tuple[dict[str, Value], dict[str, str], list[ConfigError]]:
     """The settings that any layer sets.
 
-    Args:
-        found: The layers of files and the environment.
-        profile: The profile that was chosen by keyword.
-        code: The layer of keywords.
-
     Returns:
         The values, the source of each, and the problems of the URL's query.
     """
@@ -38,7 +33,7 @@ def settings(
     if "?" not in str(values.get("url", "")):
         return values, sources, []
     bare, query = split_query(str(values["url"]), sources["url"])
-    # The query has the rank of its URL: that of a URL in code counts as code, and that of a pinned URL as pinned.
+    # The query ranks with its URL: as code for a URL in code, as pinned for a pinned URL.
     above = any("url" in layer.values for layer in (*pins, code))
     middle = [*pins, query] if above else [query, *pins]
     values, sources = _merge([*below, *middle, code])
@@ -66,7 +61,7 @@ def pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]]
 
 
 def alerts(found: Found, sources: dict[str, str]) -> dict[str, dict[str, dict[str, object]]]:
-    """The tables of alerts. A rule is changed key by key; a channel is taken whole from the last file that has it, because half of one is none."""
+    """The tables of alerts. Rules are merged key by key; a channel comes whole from the last file with it."""
     combined: dict[str, dict[str, dict[str, object]]] = {}
     for layer in _ranked(found):
         for kind, tables in layer.alerts.items():
@@ -85,7 +80,7 @@ def _ranked(found: Found) -> list[Layer]:
 
 
 def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
-    """The layers below the URL's query, and the layers that /etc pins. In each list the lowest layer comes first."""
+    """The layers below the URL's query, and those that /etc pins. In each list the lowest comes first."""
     chosen = found.chosen(profile)
     files = found.files()
     profiles = [

@@ -1,4 +1,4 @@
-"""The table of all settings, with all defaults, and the check of a value. Configuration, its files and its reference are made from it."""
+"""The table of all settings with their defaults, and the check of a value."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ class Setting(NamedTuple):
     """One setting.
 
     Attributes:
-        key: The name in URL queries and keywords, and in files unless it stands in a ``table``.
-        kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration, or ``"forever"``; ``choice``: one of
-            ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas; ``count``: a whole number from 0 to ``most``.
+        key: The name in URL queries and keywords, and in files unless it has a ``table``.
+        kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration or ``"forever"``;
+            ``choice``: one of ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas;
+            ``count``: a whole number from 0 to ``most``.
         meaning: One sentence, for the docs and for ``lockkit config init``.
         env: The environment variable of the setting, if there is one.
         zero: Whether 0 is an allowed duration.
         check: A function that is called with the value and may raise ConfigError.
-        example: A value for ``lockkit config init`` to show if there is no default. It works together with all defaults.
-        table: The table of files in which the setting stands, and with which its key begins: ``gpu_simulate`` is ``simulate`` in ``[gpu]``.
+        example: A value for ``lockkit config init`` if there is no default. It works with all defaults.
+        table: The TOML table and key prefix: ``gpu_simulate`` is ``simulate`` in ``[gpu]``.
         most: The largest allowed count.
     """
 
@@ -63,7 +64,7 @@ class Setting(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The key with its table, as files have it: ``ttl``, ``gpu.simulate``; ``enabled`` for a flag that is called as its table."""
+        """The key with its table, as in files: ``ttl``, ``gpu.simulate``, ``journal.enabled``."""
         if self.table == self.key:
             return f"{self.table}.enabled"
         return f"{self.table}.{self.key.removeprefix(f'{self.table}_')}" if self.table else self.key
@@ -82,7 +83,7 @@ class Setting(NamedTuple):
 
     @property
     def endless(self) -> str:
-        """The word that stands for no limit."""
+        """The word for no limit."""
         return "forever" if self.key == "timeout" else "never"
 
 
@@ -168,8 +169,8 @@ SETTINGS: Mapping[str, Setting] = {
             "scope",
             "choice",
             None,
-            "How far a lock must reach: this process, this user's processes on this host, all users of this host, or the fleet. "
-            "A store that reaches less far is refused.",
+            "How far a lock must reach: this process, this user's processes on this host, all users of this "
+            "host, or the fleet. A store that reaches less far is refused.",
             allowed=tuple(SCOPES),
             env="LOCKKIT_SCOPE",
             example="user",
@@ -178,7 +179,8 @@ SETTINGS: Mapping[str, Setting] = {
             "strict",
             "flag",
             False,
-            "Refuse what is known to be unsafe about a store, and a ttl that was set and that the store does not have, instead of warning.",
+            "Refuse what is known to be unsafe about a store, and a ttl that was set and that the store "
+            "does not have, instead of warning.",
             env="LOCKKIT_STRICT",
         ),
         Setting(
@@ -191,7 +193,8 @@ SETTINGS: Mapping[str, Setting] = {
             "state_dir",
             "text",
             None,
-            "The folder of embedded stores and journals; ~ and {uid} are replaced. Not set: the user's state folder.",
+            "The folder of embedded stores and journals; ~ and {uid} are replaced. Not "
+            "set: the user's state folder.",
             env="LOCKKIT_STATE_DIR",
             example="/var/tmp/lockkit-{uid}",  # noqa: S108 (an example; the folder's owner is checked)
         ),
@@ -221,13 +224,15 @@ SETTINGS: Mapping[str, Setting] = {
             "age_hard",
             "duration",
             900.0,
-            "The age from which on a hold is too old. The three ages must rise, and age_hard must not exceed max_hold.",
+            "The age from which on a hold is too old. The three ages must rise, and "
+            "age_hard must not exceed max_hold.",
         ),
         Setting(
             "recover_limit",
             "count",
             20,
-            "`recover`: the most claims that all recoverers of a namespace together remove or evict within an hour; 0: none.",
+            "`recover`: the most claims that all recoverers of a namespace together remove "
+            "or evict within an hour; 0: none.",
             most=200,
         ),
         Setting(
@@ -242,7 +247,8 @@ SETTINGS: Mapping[str, Setting] = {
             "disable_plugins",
             "names",
             (),
-            'The plugins (or distributions) to leave out; "all" leaves out every installed plugin except lockkit\'s stores.',
+            'The plugins (or distributions) to leave out; "all" leaves out every installed '
+            "plugin except lockkit's stores.",
             env="LOCKKIT_DISABLE_PLUGINS",
         ),
         Setting(
@@ -265,14 +271,16 @@ SETTINGS: Mapping[str, Setting] = {
             "metrics_names",
             "names",
             (),
-            'The locks that have a value of their own in the label `lock` of metrics, as names or patterns such as "gpu/*"; all others are `other`.',
+            "The locks that have a value of their own in the label `lock` of metrics, as names or patterns "
+            'such as "gpu/*"; all others are `other`.',
             table="metrics",
         ),
         Setting(
             "metrics_raw_names",
             "flag",
             False,
-            "Whether a lock that matches none of `metrics.names` has its name as label, until there are `metrics.most` of them.",
+            "Whether a lock that matches none of `metrics.names` has its name as label, until there are "
+            "`metrics.most` of them.",
             table="metrics",
         ),
         Setting(
@@ -287,7 +295,8 @@ SETTINGS: Mapping[str, Setting] = {
             "gpu_simulate",
             "count",
             0,
-            "Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine; 0: none.",
+            "Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on "
+            "any machine; 0: none.",
             env="LOCKKIT_GPU_SIMULATE",
             table="gpu",
             most=64,
@@ -296,7 +305,8 @@ SETTINGS: Mapping[str, Setting] = {
             "gpu_host",
             "text",
             None,
-            "The name of this host for those who share its GPUs; the same in all its containers, which must set it. Not set: the host name.",
+            "The name of this host for those who share its GPUs; the same in all its containers, which "
+            "must set it. Not set: the host name.",
             env="LOCKKIT_GPU_HOST",
             table="gpu",
             check=_host,
@@ -306,7 +316,8 @@ SETTINGS: Mapping[str, Setting] = {
             "gpu_watch",
             "flag",
             True,
-            "Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.",
+            "Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and "
+            "holders that use more than they declared.",
             env="LOCKKIT_GPU_WATCH",
             table="gpu",
         ),
@@ -314,7 +325,8 @@ SETTINGS: Mapping[str, Setting] = {
             "gpu_patience",
             "duration",
             5.0,
-            "How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.",
+            "How long a driver may take for one look at all GPUs (for a request at most 25 s): cards "
+            "without persistence mode wake slowly.",
             env="LOCKKIT_GPU_PATIENCE",
             table="gpu",
         ),
@@ -322,14 +334,16 @@ SETTINGS: Mapping[str, Setting] = {
             "gpu_ignore",
             "names",
             (),
-            'Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than `gpu.ignore_memory`.',
+            'Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as '
+            "long as they use no more than `gpu.ignore_memory`.",
             table="gpu",
         ),
         Setting(
             "gpu_ignore_memory",
             "text",
             "1GiB",
-            "How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.",
+            "How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs "
+            "and by those that the driver does not list, such as a desktop.",
             table="gpu",
             check=_size,
         ),
@@ -352,7 +366,8 @@ SETTINGS: Mapping[str, Setting] = {
             "alerts_group_wait",
             "duration",
             30.0,
-            "How long the first notification about a group of alerts waits for more of them; what ends meanwhile is not told.",
+            "How long the first notification about a group of alerts waits for more of them; what ends "
+            "meanwhile is not told.",
             table="alerts",
         ),
         Setting(
@@ -388,7 +403,8 @@ SETTINGS: Mapping[str, Setting] = {
             "journal",
             "flag",
             False,
-            "Whether what happens is written to the event journal, which `lockkit history`, `report` and `audit` read. `journal = true` is short for this.",
+            "Whether what happens is written to the event journal, which `lockkit history`, `report` and "
+            "`audit` read. `journal = true` is short for this.",
             env="LOCKKIT_JOURNAL",
             table="journal",
         ),
@@ -396,7 +412,8 @@ SETTINGS: Mapping[str, Setting] = {
             "journal_folder",
             "text",
             None,
-            "The folder of the event journal. Not set: the folder journal in the state folder, or the shared folder of a store of all users of the host.",
+            "The folder of the event journal. Not set: the folder journal in the state folder, or the "
+            "shared folder of a store of all users of the host.",
             table="journal",
             check=_folder,
             example="/var/tmp/lockkit-journal",  # noqa: S108 (an example)
@@ -413,7 +430,8 @@ SETTINGS: Mapping[str, Setting] = {
             "journal_max_age",
             "limit",
             30 * 86_400.0,
-            "How long renamed files of the event journal are kept; a file is renamed after a day at the latest.",
+            "How long renamed files of the event journal are kept; a file is "
+            "renamed after a day at the latest.",
             table="journal",
         ),
         Setting(
@@ -428,7 +446,8 @@ SETTINGS: Mapping[str, Setting] = {
             "serve_token_file",
             "text",
             None,
-            "`serve`: the file with the tokens of those who may use the server, which only its owner may read. Not set: everybody may look, and nobody may change anything.",
+            "`serve`: the file with the tokens of those who may use the server, which only its owner may "
+            "read. Not set: everybody may look, and nobody may change anything.",
             env="LOCKKIT_SERVE_TOKEN_FILE",
             table="serve",
             example="/etc/lockkit/serve-tokens",
@@ -437,14 +456,16 @@ SETTINGS: Mapping[str, Setting] = {
             "serve_hosts",
             "names",
             (),
-            "`serve`: names by which browsers call the server, beside those of its host; for instance that of a proxy.",
+            "`serve`: names by which browsers call the server, beside those of its "
+            "host; for instance that of a proxy.",
             table="serve",
         ),
         Setting(
             "serve_proxies",
             "names",
             (),
-            "`serve`: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count. Of anybody else they do not.",
+            "`serve`: addresses or networks of proxies in front of the server, whose X-Forwarded-For and "
+            "X-Forwarded-Proto count. Of anybody else they do not.",
             table="serve",
             example=("10.0.0.7", "10.1.0.0/24"),
         ),
@@ -452,7 +473,8 @@ SETTINGS: Mapping[str, Setting] = {
             "serve_public_url",
             "text",
             None,
-            "`serve`: the address at which people find the page, such as that of a proxy; notifications of alerts link to it, and its host needs no `serve.hosts`.",
+            "`serve`: the address at which people find the page, such as that of a proxy; notifications of "
+            "alerts link to it, and its host needs no `serve.hosts`.",
             table="serve",
             check=_public_url,
             example="https://intranet.example/locks/",
@@ -461,7 +483,8 @@ SETTINGS: Mapping[str, Setting] = {
             "serve_recover",
             "limit",
             None,
-            "`serve`: how often the server removes what dead owners left behind, as `lockkit recover --yes --every` does; never if it is not set.",
+            "`serve`: how often the server removes what dead owners left behind, as `lockkit recover --yes "
+            "--every` does; never if it is not set.",
             table="serve",
             example=30.0,
         ),
@@ -469,7 +492,8 @@ SETTINGS: Mapping[str, Setting] = {
             "serve_alerts",
             "flag",
             True,
-            "`serve`: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.",
+            "`serve`: whether the server runs the alert engine, if a rule is in force, and "
+            "tells alerts over the channels.",
             table="serve",
         ),
     )
@@ -480,16 +504,13 @@ TABLES: Mapping[str | None, Mapping[str, Setting]] = {
     table: {each.place.rpartition(".")[2]: each for each in SETTINGS.values() if each.table == table}
     for table in {None: None, **{each.table: None for each in SETTINGS.values()}}
 }
-"""The settings of each table of a file, by their key there; under None those that stand in no table."""
+"""The settings of each table of a file, by their key there; under None those outside of tables."""
 
 
 def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     """Check a value and convert it into its one form.
 
-    Args:
-        setting: The setting.
-        value: The value, from TOML or Python, or a ``str`` from an environment or URL query.
-        text: Whether the value comes from an environment or URL query, where everything is text.
+    ``text``: the value comes from an environment or URL query, where everything is text.
 
     Raises:
         ConfigError: The value is not allowed. The message begins with the setting's place.
@@ -536,7 +557,7 @@ def _strayed(key: str, value: str) -> bool:
 
 
 def shape(value: object) -> str:
-    """The shape of a value, for an error message. The value itself is not shown, because it may contain a URL with a password."""
+    """The shape of a value, for an error message. The value is hidden: its URL may contain a password."""
     match value:
         case str():
             return "a text"
@@ -552,9 +573,9 @@ def shape(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that another one begins, and no other; else the one of which it may be a misspelling, or None.
+    """The one known word that starts with this one; else the nearest spelling, or None.
 
-    A misspelling is about as long as the word. Words of other lengths have letters in common by chance, such as ``host`` and ``gpu_host``.
+    A misspelling is about as long as the word: others share letters by chance, as ``host`` and ``gpu_host``.
     """
     from difflib import get_close_matches  # only ever needed for an error
 
@@ -568,10 +589,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
     """``did you mean ...?`` for a word that resembles one of those allowed, else None.
 
-    Args:
-        word: The word that was written.
-        allowed: The allowed words.
-        prefix: The common beginning of all allowed words; it is ignored in the comparison.
+    ``prefix`` is the common beginning of all allowed words, which is ignored in the comparison.
     """
     known = [each.removeprefix(prefix) for each in allowed]
     bare = word.removeprefix(prefix) if isinstance(word, str) else ""

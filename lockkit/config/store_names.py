@@ -1,7 +1,7 @@
-"""The names of stores: one for each store, however its URL is written, so that its records are found under every spelling.
+"""The names of stores: one for each store, however its URL is written.
 
-A name is the URL without secrets, login, settings and defaults. The schemes of Redis and Valkey, with TLS or without, are one,
-as are those of etcd and those of ZooKeeper, because one server answers all of them.
+A name is the URL without secrets, login, settings and defaults. The schemes of Redis and Valkey, with TLS or
+without, are one, as are those of etcd and those of ZooKeeper: one server answers all of them.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def name_of(url: str, *, here: bool = False) -> str:
 def one_name(url: str, *, here: bool = False) -> str:
     """The name of the store with this URL; the name itself if it is one already.
 
-    Args:
-        url: The URL, secrets redacted.
-        here: Whether the file or socket is one of this host, so that links in its path can be followed.
+    ``here``: the file or socket is one of this host, so links in its path can be followed.
     """
     match = re.fullmatch(_URL, url)
     if match is None:

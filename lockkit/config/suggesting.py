@@ -1,4 +1,4 @@
-"""Commands that lockkit suggests in errors and explanations, ready to paste into a shell, with the options that select the same store."""
+"""Commands that lockkit suggests, ready for a shell, with the options that select the same store."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class SameStore(NamedTuple):
 
     Attributes:
         options: The options to add, with a space before each: `` --url sqlite:/srv/lockkit.db``.
-        first: What must be done before, as a phrase in brackets with a space before it; empty if nothing. A suggested command never contains a
-            secret, so this may be to set LOCKKIT_URL.
+        first: What must be done before, as a phrase in brackets with a space before it, such as to set
+            LOCKKIT_URL to a URL with a secret, which no suggested command contains; empty if nothing.
         reachable: Whether a command can use the store at all. It cannot if the store is in this process.
     """
 
@@ -50,11 +50,9 @@ URL_FIRST: Final = (
 
 
 def same_store(config: Config, *, reachable: bool = True) -> SameStore:
-    """How a command, run in a shell that may have another environment and another working folder, uses the store of this configuration.
+    """How a command in another shell, environment and working folder selects this configuration's store.
 
-    Args:
-        config: The configuration.
-        reachable: Whether other processes can use the store.
+    ``reachable``: other processes can use the store.
     """
     moved = _elsewhere(config, "url")
     url = place_of(config) if moved or _elsewhere(config, "state_dir") or _xdg_state(config) else config.url
@@ -67,7 +65,7 @@ def same_store(config: Config, *, reachable: bool = True) -> SameStore:
 
 
 def selecting(url: str | None, profile: str | None, namespace: str | None) -> SameStore:
-    """How a command uses the store with this URL, profile and namespace; None for what it need not be told."""
+    """How a command selects the store with this URL, profile and namespace; None for a default."""
     from lockkit.values.redaction import redact
 
     secret = bool(url) and redact(url or "") != url
@@ -76,7 +74,7 @@ def selecting(url: str | None, profile: str | None, namespace: str | None) -> Sa
 
 
 def place_of(config: Config) -> str:
-    """The URL of the store, with its secrets, and with the file of the embedded store even if the setting does not name it."""
+    """The store's URL with its secrets; it always names the file of the embedded store."""
     head, mark, more = config.url.partition("?")
     if head != "sqlite:":
         return config.url
@@ -98,7 +96,7 @@ def _elsewhere(config: Config, key: str) -> bool:
 
 
 def _shared(config: Config) -> list[str]:
-    """The configuration files that every command of this user reads, wherever it is run and whatever is in its environment."""
+    """The configuration files that every command of this user reads, whatever its folder and environment."""
     from lockkit.config.config import ETC
     from lockkit.config.places import home_dir
 
@@ -109,7 +107,7 @@ def _shared(config: Config) -> list[str]:
 
 
 def _xdg_state(config: Config) -> bool:
-    """Whether the state folder, with the default store in it, is that of XDG_STATE_HOME, which another shell may lack."""
+    """Whether the default store is in the folder of XDG_STATE_HOME, which another shell may lack."""
     try:
         return config.state_place(create=False).source == "XDG_STATE_HOME"
     except LockkitError:
@@ -122,11 +120,9 @@ def options(words: list[tuple[str, str | None]]) -> str:
 
 
 def quoted(text: str, *, besides: str = "") -> str:
-    """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it.
+    """Quote a text as one word of a shell. Unprintable characters are escaped as in bash, zsh and ksh.
 
-    Args:
-        text: The text.
-        besides: Further characters to escape, such as those that a markup would change.
+    ``besides`` has further characters to escape, such as those that a markup would change.
     """
     if text.isprintable() and not any(char in besides for char in text):
         return shlex.quote(text)
@@ -142,14 +138,7 @@ def quoted(text: str, *, besides: str = "") -> str:
 
 
 def command_line(command: str, name: str, more: str = "", *, options: str = "") -> str:
-    """A command about a lock, ready to paste. The name of the lock may be any text.
-
-    Args:
-        command: The command, such as ``explain``.
-        name: The lock.
-        more: The rest of the command, as it is typed.
-        options: The options of :class:`SameStore`.
-    """
+    """A command about a lock, ready to paste. The name of the lock may be any text."""
     lock, more = quoted(name), f" {more}" if more else ""
     if name.startswith("-"):
         return f"lockkit {command}{options}{more} -- {lock}"
