@@ -20,7 +20,7 @@ def schema_components(
 
 
 def normalised(part: Any) -> Any:
-    """The same schema, with descriptions without the indentation of a docstring, and with null as the last alternative.
+    """The same schema, with descriptions not indented, and with null as the last alternative.
 
     Versions of msgspec differ in both, and versions of Python in the first.
     """

@@ -27,13 +27,7 @@ def consequences(
 ) -> list[str]:
     """Sentences about what an intervention will do. The first one asks whether to do it.
 
-    Args:
-        act: The intervention.
-        info: The lock, as it was seen.
-        claim: The claim that was seen.
-        now: The current time, in seconds since the epoch.
-        clock: Writes a time, in seconds since the epoch, for the reader.
-        at_once: Whether an eviction removes the claim at once.
+    ``clock`` writes a time, in seconds since the epoch, for the reader.
     """
     waits = claim.state in ("WAITING", "OFFERED")
     since = f"{'has waited' if waits else 'has held it'} for {durations.show(max(now - claim.since, 0.0))}"
@@ -43,8 +37,8 @@ def consequences(
     ]
     if act == "ask-release":
         told.append(
-            f"Nothing is forced. The holder hears of the request with its next renewal, within {durations.show(claim.ttl / 3)}, "
-            "and may go on."
+            "Nothing is forced. The holder hears of the request with its next renewal, within "
+            f"{durations.show(claim.ttl / 3)}, and may go on."
         )
     elif waits:
         told.append("It is removed from the queue. Its process queues again, at the end, unless it ends.")
@@ -52,7 +46,10 @@ def consequences(
         told += _of_a_holder(info, claim, clock, at_once=at_once)
     return [
         *told,
-        f"Only this claim is {'evicted' if act == 'evict' else 'asked'}: if another has the lock by then, nothing happens to that one.",
+        (
+            f"Only this claim is {'evicted' if act == 'evict' else 'asked'}: if another has the lock by "
+            "then, nothing happens to that one."
+        ),
     ]
 
 
@@ -63,16 +60,31 @@ def _of_a_holder(
     behind = {0: "Nobody waits for it", 1: "The one that waits gets it"}.get(
         count, f"The first of the {count:,} that wait gets it"
     )
-    fence = f"Its fence {claim.fence} stays its own, and the next holder gets a higher one: what checks fences refuses its late writes."
+    fence = (
+        f"Its fence {claim.fence} stays its own, and the next holder gets a higher one: what checks fences "
+        "refuses its late writes."
+    )
     if at_once:
         return [
-            f"The claim is removed at once, with what is left of its ttl and min_hold. {behind}, although the holder may still work.",
-            f"The holder learns of its loss with its next renewal, within {durations.show(claim.ttl / 3)}. Until then two may work at once.",
+            (
+                f"The claim is removed at once, with what is left of its ttl and min_hold. {behind}, "
+                "although the holder may still work."
+            ),
+            (
+                f"The holder learns of its loss with its next renewal, within "
+                f"{durations.show(claim.ttl / 3)}. Until then two may work at once."
+            ),
             fence,
         ]
     until = "" if claim.deadline is None else f", at {clock(claim.deadline)} at the latest"
     return [
-        f"The holder is told that its lock is lost. {behind}; the lock is free only when the holder must have stopped{until}.",
-        f"Its ttl of {durations.show(claim.ttl)} is not renewed any more; a min_hold that is not over yet still blocks the lock.",
+        (
+            f"The holder is told that its lock is lost. {behind}; the lock is free only when the holder must "
+            f"have stopped{until}."
+        ),
+        (
+            f"Its ttl of {durations.show(claim.ttl)} is not renewed any more; a min_hold that is not over "
+            "yet still blocks the lock."
+        ),
         fence,
     ]

@@ -1,6 +1,7 @@
-"""The JSON documents that the command line and the server both write, as msgspec structs. Their parts are in :mod:`lockkit.views.parts`.
+"""The JSON documents that the command line and the server both write, as msgspec structs.
 
-The published schemas are made from these structs. New versions may add fields, so a reader must ignore fields that it does not know.
+Their parts are in :mod:`lockkit.views.parts`. The published schemas are made from these structs. New versions
+may add fields: readers must ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -60,12 +61,7 @@ class Document(Struct, tag_field="schema"):
 
 
 class Each(Sequence[T]):
-    """A long list of a document, of which each part is made when it is written, so that not all of them are in memory.
-
-    Args:
-        make: Makes one part.
-        facts: The facts that the parts are made of.
-    """
+    """A long list of a document. Each part is made when it is written, to save memory."""
 
     def __init__(self, make: Callable[[Any], T], facts: Sequence[Any]) -> None:
         self._make, self._facts = make, facts
@@ -78,7 +74,7 @@ class Each(Sequence[T]):
 
 
 def plain(document: Struct) -> dict[str, object]:
-    """A document as dicts and lists, in the order of its fields. Values that JSON does not support become texts."""
+    """A document as dicts and lists, in the order of its fields. Values that JSON lacks become texts."""
     made: dict[str, object] = to_builtins(document, enc_hook=builtin)
     return made
 
@@ -138,7 +134,10 @@ class Failures(Document, tag="lockkit.failures/1"):
 
 
 class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
-    """The GPUs of all hosts that share the store. An `index` of -1 is unknown. `waiting` requests wait on all hosts. `remarks` has what could not be found out."""
+    """The GPUs of all hosts that share the store. `index` -1: unknown. `waiting` requests wait on all hosts.
+
+    `remarks` lists what could not be determined.
+    """
 
     store: Store
     read_at: Time
@@ -149,7 +148,11 @@ class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
 
 
 class GpuLs(Document, tag="lockkit.gpu-ls/1"):
-    """The GPUs of this host. `host` is its name in the store; null: unknown, as in a container that is not told it. `waiting` requests wait; null: unknown. `remarks` has what could not be found out."""
+    """The GPUs of this host. `waiting` requests wait; null: unknown.
+
+    `host` is its name in the store; null: unknown, as in a container without `gpu.host`. `remarks` lists what
+    could not be determined.
+    """
 
     host: str | None
     read_at: Time
@@ -169,10 +172,10 @@ class GpuQuarantine(Document, tag="lockkit.gpu-quarantine/1"):
 
 
 class Status(Document, tag="lockkit.status/1"):
-    """Locks with their holders and waiters. `unread` lists the locks that this user or this version of lockkit cannot read.
+    """Locks with their holders and waiters. `unread`: locks that this user or version cannot read.
 
-    `summary` counts all locks that were asked for, including those that --limit left out of `locks`. `near` has similar names that
-    are in use, if the one that was asked for is not. `drained` says who drains the namespace (null: nobody).
+    `summary` counts all requested locks, including those that --limit left out of `locks`. `near` has similar
+    names in use, if the requested one is not. `drained` names who drains the namespace (null: nobody).
     """
 
     store: Store
@@ -209,7 +212,7 @@ class Alerts(Document, tag="lockkit.alerts/1"):
 
 
 class History(Document, tag="lockkit.history/1"):
-    """The past, as event journals have it, each part in the order of time. `reason` says why nothing can be known, if so."""
+    """The past from event journals, each part in order of time. `reason`: why nothing can be known."""
 
     files: Sequence[str]
     first: Time | None

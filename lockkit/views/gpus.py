@@ -42,7 +42,7 @@ def document(seen: GpuLook) -> documents.GpuLs:
 
 
 def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> parts.Gpu:
-    """A card. ``uses`` has the measured use of its holders, by claim id. For a holder that is not in it, the use that it told last counts."""
+    """A card. ``uses``: measured use by claim id; a holder without one counts with its last report."""
     from lockkit.gpu.usage import use_of
 
     return parts.Gpu(
@@ -87,13 +87,7 @@ def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
 
 
 def hosts(client: Client, seen: GpuLook, known: Sequence[Known]) -> documents.GpuHosts:
-    """The document of ``lockkit gpu ls --all-hosts``.
-
-    Args:
-        client: The client.
-        seen: The look at all hosts.
-        known: The facts that the store has about each card.
-    """
+    """The document of ``lockkit gpu ls --all-hosts``."""
     taken, here = seen.snapshot.taken, seen.host
     found: dict[str, list[parts.Gpu]] = {}
     for host, card, of_store in zip(seen.hosts, seen.cards, known, strict=True):

@@ -68,7 +68,7 @@ class Look(NamedTuple):
 
     Attributes:
         locks: All locks that were asked for, in the order that was asked for.
-        unread: The locks that could not be read, with the error of each. They do not keep the others from being shown.
+        unread: The locks that could not be read, with the error of each. The others are shown all the same.
         limit: The most locks to show; None for all.
         traces: What is known of the one name that was asked for, if it is free.
         drained: The mark of the drain of the namespace; None if nobody drains it.
@@ -89,7 +89,7 @@ class Look(NamedTuple):
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name has a character that stands for others in a pattern."""
+    """Whether a name has a wildcard of patterns."""
     return any(char in name for char in "*?[")
 
 
@@ -137,7 +137,7 @@ def arranged(found: Look, sort: Sort) -> Look:
 
 
 def seen(client: Client, namespace: str | None = None) -> Drain | None:
-    """The mark of the client's namespace, or of another one; None if there is none, or if this user may not read it."""
+    """The mark of the client's namespace, or of another; None if there is none or it may not be read."""
     try:
         return client.drained(namespace)
     except PermissionDenied:
@@ -150,7 +150,7 @@ def longest_wait(info: LockInfo) -> float:
 
 
 def _by_age(info: LockInfo) -> tuple[float, float, str]:
-    """The key of an order in which the lock that has been waited for longest comes first, then the one that has been held longest."""
+    """A sort key: first the lock with the longest wait, then the one held longest."""
     return longest_wait(info), min((claim.since for claim in info.holders), default=math.inf), info.name
 
 
@@ -173,7 +173,7 @@ def most_contended(found: Look) -> LockInfo | None:
 
 
 def summary(look: Look, now: float) -> parts.Summary:
-    """How many locks there are, by state, and how long the longest wait is. The gate of a pool does not count as a lock, but claims that wait for it count as waiters."""
+    """The number of locks by state, and the longest wait. A pool's gate is no lock; its waiters count."""
     from collections import Counter
 
     from lockkit.views import parts

@@ -101,7 +101,7 @@ def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
 
 
 def lock(info: LockInfo, told: slice = slice(None)) -> parts.Lock:
-    """The queue of one name, with those waiters that are ``told``: to make 1,000 costs 15 ms."""
+    """The queue of one name, with the waiters in the slice ``told``: making 1,000 takes 15 ms."""
     return parts.Lock(
         name=info.name,
         state=lock_state(info),

@@ -1,7 +1,7 @@
 """The parts of the JSON documents about locks, GPUs, alerts and the past, as msgspec structs.
 
-The documents of commands have further parts (:mod:`lockkit.cli.parts`). Times are given twice: RFC 3339 in UTC, and seconds since the epoch.
-Importing this module imports msgspec, so it is imported only where JSON is written.
+The documents of commands have further parts (:mod:`lockkit.cli.parts`). Times are given twice: RFC 3339 in
+UTC, and seconds since the epoch. Importing this module imports msgspec: import it only to write JSON.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Keeper(Part):
 
 
 class Progress(Part):
-    """The last news of a holder (`lease.beat`): the share that is done (null: not told), a message, and when it was told."""
+    """A holder's last news (`lease.beat`): the share that is done (null: unknown), a message, and when."""
 
     done: float | None
     message: str
@@ -121,7 +121,7 @@ class ReleaseRequest(Part):
 
 
 class ShownAlert(Part):
-    """An alert. `state` says whether it fires, `hidden` why it is not told, `told` whether a notification has told it."""
+    """An alert. `state`: whether it fires; `hidden`: why it is not sent; `told`: whether it was sent."""
 
     fingerprint: str
     rule: str
@@ -140,7 +140,7 @@ class ShownAlert(Part):
 
 
 class ShownSilence(Part):
-    """A silence of alerts: those of rules that match `rule`, with labels that match `labels`, or only that of `fingerprint`."""
+    """A silence of alerts: those whose rule matches `rule` and labels `labels`, or that of `fingerprint`."""
 
     id: str
     author: str
@@ -186,7 +186,7 @@ class Claim(Part):
 
 
 class Lock(Part):
-    """The queue of one name. `waiting` claims wait; a page of a long queue has only some of them in `waiters`."""
+    """The queue of one name. `waiting` claims wait; `waiters` has some of them if the queue is long."""
 
     name: str
     state: Literal["held", "lingering", "waiting", "free"]
@@ -202,7 +202,7 @@ class Lock(Part):
 class Drain(Part):
     """The mark of a drained namespace: who drains it, since when, and why (empty: no reason was given).
 
-    `partial`: some locks are granted all the same, until drain or undrain is repeated (only on a Redis Cluster).
+    `partial`: some locks are still granted until drain or undrain is repeated (only on a Redis Cluster).
     """
 
     namespace: str
@@ -214,7 +214,7 @@ class Drain(Part):
 
 
 class NameRecord(Part):
-    """The record that a program wrote of a name (`client.put_record`). `damaged`: nobody can read it, and `value` is empty."""
+    """A program's record of a name (`client.put_record`). `damaged`: unreadable, and `value` is empty."""
 
     value: dict[str, Any]
     version: int
@@ -224,10 +224,10 @@ class NameRecord(Part):
 
 
 class Summary(Part):
-    """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits).
+    """The number of locks by state, of waiting claims, and the longest wait (null: none waits).
 
-    The gate of a pool, which requests for its members pass one by one, counts in `gates` only, and not as a lock. Claims that wait for it
-    count in `waiters`.
+    The gate of a pool, which requests for its members pass one by one, counts in `gates`, and not as a lock.
+    Claims that wait for it count in `waiters`.
     """
 
     locks: int
@@ -275,7 +275,7 @@ class GpuReceipt(Part):
 
 
 class GpuProcess(Part):
-    """A process that computes on a GPU. What cannot be told is null."""
+    """A process that computes on a GPU. What is unknown is null."""
 
     pid: int | None
     user: str | None
@@ -284,7 +284,7 @@ class GpuProcess(Part):
 
 
 class GpuUse(Part):
-    """The use that the holder with this claim makes of a GPU. `declared_bytes` null: the whole GPU. What is unknown is null."""
+    """A holder's use of a GPU. `declared_bytes` null: the whole GPU. What is unknown is null."""
 
     claim_id: str
     declared_bytes: int | None
@@ -296,7 +296,10 @@ class GpuUse(Part):
 
 
 class Gpu(Part):
-    """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told. `users` hold it, `unmanaged_users` use it without a lock; `waiting` claims wait in its own queue."""
+    """A GPU, or with `parent` a slice of one. `users` hold it, `unmanaged_users` use it without a lock.
+
+    `used_bytes` is beyond `reserved_bytes`; `processes` null: unknown. `waiting` claims wait in its queue.
+    """
 
     uuid: str | None
     index: int
@@ -322,7 +325,10 @@ class Gpu(Part):
 
 
 class GpuHost(Part):
-    """The GPUs of a host. `live`: this is the host of the command, whose drivers were asked; of another host only what the store knows is told. `waiting` requests wait; null: unknown."""
+    """The GPUs of a host. `waiting` requests wait; null: unknown.
+
+    `live`: the command's own host, whose drivers were asked. Of other hosts the store's knowledge is shown.
+    """
 
     host: str
     live: bool
@@ -340,7 +346,7 @@ class Unread(Part):
 
 
 class StoreKey(Part):
-    """The store and namespace of a lock of the past. `within` is the host, user or process to which its locks reach; empty for a fleet."""
+    """The store and namespace of a past lock. `within`: the host, user or process it reaches, or empty."""
 
     url: str
     namespace: str
@@ -348,7 +354,10 @@ class StoreKey(Part):
 
 
 class PastHold(Part):
-    """A hold of the past. `end` says how it ended: `held` if it has not, `unknown` if its process has ended and the journal does not say, `untold` if it is over for another reason and the journal does not say."""
+    """A hold of the past. `end` says how it ended, `held` if it has not.
+
+    If the journal does not say: `unknown` if its process has ended, `untold` if it is over otherwise.
+    """
 
     store: StoreKey
     name: str
@@ -372,7 +381,7 @@ class PastHold(Part):
 
 
 class PastStep(Part):
-    """A step that a guarded resource has accepted or refused, at some moment of the `lasted_seconds` before `at`."""
+    """A step that a guarded resource accepted or refused in the `lasted_seconds` before `at`."""
 
     resource: str
     kind: Literal["opened", "written", "refused"]

@@ -21,11 +21,7 @@ def status(
 ) -> documents.Status:
     """The document of ``lockkit status`` for one look.
 
-    Args:
-        client: The client that looked.
-        found: The look.
-        at: The time of the look; None: now.
-        told: The waiters of each queue that are told.
+    ``told`` selects the waiters of each queue that are listed.
     """
     now = time.time() if at is None else at
     return documents.Status(

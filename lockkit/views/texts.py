@@ -1,4 +1,4 @@
-"""The texts that documents and the tables of people share: a time, the address of a store, the state of a lock."""
+"""Texts that documents and tables share: a time, the address of a store, the state of a lock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rfc3339(at: float | None) -> str | None:
 
 
 def located(client: Client) -> str:
-    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
+    """The store's URL, secrets redacted; it always names the file of the embedded store."""
     head, mark, options = client.url.partition("?")
     if head == "sqlite:":
         from urllib.parse import quote
@@ -43,7 +43,7 @@ def located(client: Client) -> str:
 
 
 def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
-    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
+    """The state of a lock: held, lingering (ended, blocks), waiting (between two holders), or free."""
     states = {one.state for one in info.claims}
     if "HELD" in states:
         return "held"

@@ -1,4 +1,4 @@
-"""Traces that a lock has left where nobody holds it or waits for it. A store forgets a name that is free, so there may be none."""
+"""Traces of a lock that is free. Stores forget free names, so there may be none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Traces(NamedTuple):
         near: Similar names in use, the most similar first; None if the store does not list its names.
         record: The record of the name, or None if there is none.
         unread: Why the record could not be read, in words; empty if it could.
-        failed: The releases of the name that failed and that nobody has resolved, as the journal of this user has them, oldest first.
+        failed: Failed releases of the name that nobody has resolved, from this user's journal, oldest first.
     """
 
     near: Sequence[str] | None = None
@@ -62,7 +62,7 @@ def failures(client: Client, name: str) -> list[dict[str, object]]:
 
 
 def near(client: Client, name: str) -> list[str] | None:
-    """Names in use that are similar to this one, the most similar first; None if the store does not list its names."""
+    """Names in use similar to this one, most similar first; None if the store does not list its names."""
     from difflib import get_close_matches
 
     try:
