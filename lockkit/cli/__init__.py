@@ -1,1 +1,1 @@
-"""The command line: ``lockkit run`` and what operators need around it. One command a file, in ``commands/``."""
+"""The command line: ``lockkit run`` and what operators need. One command a file, in ``commands/``."""

@@ -1,4 +1,4 @@
-"""The processes that the first process of a container adopts, and that stay zombies until somebody waits for them (pid_namespaces(7))."""
+"""The zombies that the first process of a container adopts and must collect (pid_namespaces(7))."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from lockkit.values.identity import look_at
 __all__ = ["Adopted"]
 
 _LEFT = 1.0
-"""Seconds for which a process must have been a zombie before it is collected, because a plugin may wait for one that it has started."""
+"""Seconds of being a zombie before a process is collected: a plugin that started it may wait for it."""
 
 
 class Adopted:
     """The adopted processes of this first process, which are collected when they have ended.
 
-    A process in the group of this one is never collected: lockkit and its plugins start such processes and wait for them, and would
-    take a missing one for one that ended well.
+    A process in this one's group is never collected: lockkit and its plugins start such processes and wait
+    for them, and would take a missing one for one that ended well.
 
-    Args:
-        others: The pids of children for which the supervisor waits itself.
+    The supervisor itself waits for ``others``.
     """
 
     def __init__(self, *others: int) -> None:
@@ -30,9 +29,6 @@ class Adopted:
 
     def collect(self, now: float) -> float:
         """Collect what had ended at the last look and still is there.
-
-        Args:
-            now: The current time, in seconds.
 
         Returns:
             The seconds after which to look again; infinite if there is nothing to look for.

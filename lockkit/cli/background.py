@@ -13,7 +13,7 @@ __all__ = ["Front"]
 
 
 class Front:
-    """A fork of this process, before it has any thread: the child does the work, and the parent waits in front of the user.
+    """A fork of this process, before it has threads: the child works, the parent waits for the user.
 
     The child belongs to the parent's process group until :meth:`leave`, so that Ctrl-C reaches it.
 

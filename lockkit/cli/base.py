@@ -39,7 +39,7 @@ COMMON = "Common options"
 
 
 class Session(NamedTuple):
-    """The values of the common options, and the settings of an application over lockkit's own configuration, if there is one.
+    """The values of the common options, and an application's settings over lockkit's configuration.
 
     Attributes:
         settings: The settings of the application, as ``connect`` takes them.
@@ -54,7 +54,7 @@ class Session(NamedTuple):
     sources: Mapping[str, str] = {}
 
     def of_app(self, settings: Mapping[str, object], prefix: str) -> Session:
-        """The session with the settings of an application. The common options with which the command was called come first.
+        """The session with the settings of an application. Common options of the call come first.
 
         Args:
             settings: The settings, as ``connect`` takes them.
@@ -123,7 +123,7 @@ class Session(NamedTuple):
 
 
 class Option(click.Option):
-    """An option with its own heading on the help page. The text of its help is one paragraph without indentation."""
+    """An option with its own heading on the help page. Its help is one paragraph without indentation."""
 
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
         text: str | None = attrs.pop("help", None)
@@ -166,7 +166,7 @@ class _Page:
         self.examples = examples
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """The option ``--help``, as click makes it, but without a search for translations of its text, which takes 2 of 100 ms."""
+        """The option ``--help``, as click's, but without the search for translations (2 of 100 ms)."""
         names = self.get_help_option_names(ctx)  # type: ignore[attr-defined]  # mixed into click.Command
         if self._help is None and names:
             self._help = Option(
@@ -295,8 +295,8 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Turn ``function(session, **options) -> exit code or None`` into a command with the common options.
 
-    Without ``store`` it has no options that choose a store and a namespace. ``short`` is its row in the list of its group, if the first sentence
-    of its help is too long for 80 columns.
+    Without ``store`` it has no options that choose a store and a namespace. ``short`` is its row in the
+    list of its group, if the first sentence of its help is too long for 80 columns.
     """
 
     def decorate(function: Callable[..., int | None]) -> Command:

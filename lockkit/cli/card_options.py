@@ -80,7 +80,8 @@ _OPTIONS = (
         "--preflight",
         is_flag=True,
         section=SECTION,
-        help="Compute on each GPU before the command starts; take another one if it fails. Needs torch or cupy.",
+        help="Compute on each GPU before the command starts; take another one if "
+        "it fails. Needs torch or cupy.",
     ),
     option(
         "--preflight-python",

@@ -1,4 +1,4 @@
-"""``lockkit run --gpu``: the cards that a command gets, what the wait for them says, and the variables that show them to the command."""
+"""``lockkit run --gpu``: a command's cards, the words of its wait, and the variables that show them."""
 
 from __future__ import annotations
 
@@ -75,13 +75,7 @@ class Why(NamedTuple):
 
 
 class Cards:
-    """The cards of this host, for one ``run``.
-
-    Args:
-        client: The client.
-        session: The common options.
-        asked: The options that are about cards.
-    """
+    """The cards of this host, for one ``run``."""
 
     def __init__(self, client: Client, session: Session, asked: CardOptions) -> None:
         self._client = client
@@ -97,7 +91,7 @@ class Cards:
 
     @property
     def pool(self) -> str:
-        """The name of the pool of this host's cards; before :meth:`acquire` by the present name of the host."""
+        """The pool of this host's cards; before :meth:`acquire` by the host's present name."""
         return self._cards.pool
 
     @property
@@ -115,7 +109,7 @@ class Cards:
         return self._cards.simulation
 
     def keeps_others_apart(self, tell: Callable[[str], None] | None) -> None:
-        """Warn of a store that keeps only this user's jobs apart, unless ``--private`` says that this is meant.
+        """Warn of a store that keeps only this user's jobs apart, unless ``--private`` was given.
 
         Raises:
             ConfigError: Another person computes on a card, and is not kept apart from this user.
@@ -127,17 +121,20 @@ class Cards:
         others = strangers(self._cards.look(), me, _uid_of)
         if others:
             raise ConfigError(
-                f"this store keeps only {me}'s jobs apart, and somebody else computes here: {'; '.join(others)}",
+                f"this store keeps only {me}'s jobs apart, and somebody else "
+                f"computes here: {'; '.join(others)}",
                 name=self._cards.pool,
-                hint="use a store that all users share (lockkit docs all-users), or --private if these GPUs are not shared",
+                hint="use a store that all users share (lockkit docs all-users), or --private "
+                "if these GPUs are not shared",
             )
         if tell is not None:
             tell(
-                "your jobs and other users' jobs do not see each other on these GPUs; for all users: lockkit docs all-users"
+                "your jobs and other users' jobs do not see each other on these GPUs; for all users: "
+                "lockkit docs all-users"
             )
 
     def acquire(self, request: Request, options: Options, on_wait: OnWait) -> Taken | ReusedCards:
-        """Acquire the cards, unless a ``run`` around this one holds some, and ``--nested reuse`` says to use those.
+        """Acquire the cards, or with ``--nested reuse`` use those that a ``run`` around this one holds.
 
         Raises:
             CommandFailed: Too few cards are free (``--no-wait``), or a ``run`` around this one holds cards.
@@ -209,7 +206,7 @@ class Cards:
         }
 
     def named(self, taken: GpuLeases, lock: str) -> str:
-        """The card that a lock is for, as people call it; all that are held if the lock is for none of these."""
+        """The card of a lock, as people call it; all held cards if the lock is for none of these."""
         pool = in_pool(lock)
         devices = [one for one in taken.devices if pool is not None and one.uuid == pool[1]]
         return together(devices or taken.devices) or repr(lock)
@@ -246,7 +243,7 @@ class Cards:
         )
 
     def _first_of_others(self) -> str:
-        """The first of the other requests in the queue of this host's cards, in words; empty if there is none, or after an error."""
+        """The first other request in the queue of this host's cards, in words; empty if none or unknown."""
         try:
             gate = self._client.inspect(self.gate)
         except LockkitError:
@@ -292,7 +289,8 @@ class Cards:
             have = f"only {how_many(len(good))}" if good else "no GPU"
             why = f" ({'; '.join(refused)})" if refused else ""
             raise exits.CommandFailed(
-                f"the lockkit run or task around this one holds {have} that will do, which is not enough for {self.wanted}{why}",
+                f"the lockkit run or task around this one holds {have} that will do, which is not enough "
+                f"for {self.wanted}{why}",
                 code=exits.BUSY,
                 kind="nested",
                 name=self._cards.pool,
@@ -303,15 +301,10 @@ class Cards:
 
 
 class CardAnnouncer(Announcer):
-    """Writer of waiting messages that name the cards, their holders, and why else they will not do.
-
-    Args:
-        client: As for :class:`~lockkit.cli.waiting.Announcer`; so are the next two.
-        cards: The cards.
-    """
+    """Writer of waiting messages that name the cards, their holders, and why else they will not do."""
 
     _soon = False  # a driver may be slow, and the claim must be kept meanwhile
-    _first = 0.5  # requests that come together pass the gate one by one, and each is told of free cards if asked at once
+    _first = 0.5  # requests pass the gate one by one, and an early question finds free cards
 
     def __init__(
         self,

@@ -1,12 +1,13 @@
 """The guarded command as a process: found, started, and stopped together with everything it started.
 
-``subprocess`` is not used. Between fork and exec the child must take the terminal and ask for its parent's death signal, which would
-need ``preexec_fn``: Python code after a fork in a threaded process. And ``Popen`` does not report stopped children. So this module
-forks by itself, and what runs between fork and exec is short and prepared: no import, no logging, no lock, no garbage collection.
+``subprocess`` is not used. Between fork and exec the child must take the terminal and ask for its parent's
+death signal, which would need ``preexec_fn``: Python code after a fork in a threaded process. And ``Popen``
+does not report stopped children. So this module forks by itself, and what runs between fork and exec is
+short and prepared: no import, no logging, no lock, no garbage collection.
 
-About prctl(2): the death signal is sent when the *thread* that forked ends, so only the main thread may start a child. The setting
-survives the exec, except of a set-uid program (sudo). A parent that died before the call sends no signal, so the child checks
-whether its parent is still the same.
+About prctl(2): the death signal is sent when the *thread* that forked ends, so only the main thread may
+start a child. The setting survives the exec, except of a set-uid program (sudo). A parent that died before
+the call sends no signal, so the child checks whether its parent is still the same.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ class Child(NamedTuple):
             else:
                 os.killpg(self.group, number)
         except (ProcessLookupError, PermissionError):
-            return  # the command has ended, or runs as another user (sudo) and only the terminal can signal it
+            return  # the command has ended, or runs as another user (sudo): only the terminal can signal it
 
     def kill(self, *, daemons: bool = True) -> None:
-        """Kill the command, its group, its descendants, and what it has left in the session. Must not be called after the command was reaped.
+        """Kill the command, its group, its descendants, and its rest in the session. Only before reaping.
 
         Args:
             daemons: Whether to kill descendants in sessions of their own, too.
@@ -83,9 +84,9 @@ class Child(NamedTuple):
     def kill_left(self) -> None:
         """Kill all processes of the session that were started under one of the claims.
 
-        Where the command has ended, they are nobody's descendants any more, and not all are in its group: in a pipeline on a terminal
-        the command leads none, and ``timeout``, a shell with job control and ``run --nested reuse`` make further ones. A daemon has a
-        session of its own.
+        After the command's end they are nobody's descendants, and not all are in its group: in a pipeline on
+        a terminal the command leads none, and ``timeout``, shells with job control and ``run --nested reuse``
+        make further ones. A daemon has a session of its own.
         """
         killed: set[int] = set()
         while left := self.left() - killed:  # what was forked during a look is seen by the next
@@ -196,8 +197,9 @@ def spawn(
 def forked(work: Callable[[set[int]], NoReturn]) -> int:
     """Fork, and return the pid of the child, which does some work that ends it.
 
-    The work must use nothing that needs a lock or an import, because a thread of the parent may have been in the middle of it. It runs
-    with all signals blocked and without garbage collection, and gets the signals that were blocked before.
+    The work must use nothing that needs a lock or an import, since a thread of the parent may have been in
+    the middle of it. It runs with all signals blocked and without garbage collection, and gets the signals
+    that were blocked before.
 
     Raises:
         CommandFailed: The system allows no further process; 126.

@@ -1,7 +1,7 @@
 """Completion of values in a shell: names, claims, profiles, namespaces, plugins, failures, settings and GPUs.
 
-A shell waits for the answer at every TAB, on the line that somebody is typing. So a completion writes nothing to stderr, and ends within
-a second, also if the store is dead: then there is nothing to choose from.
+A shell waits for the answer at every TAB, on the line that somebody is typing. So a completion writes
+nothing to stderr, and ends within a second even if the store is dead: then it offers nothing.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _LONGEST = 0.95
 _REQUEST = 0.5
 """Seconds that one request to the store may take."""
 _LISTING = 0.3
-"""Seconds for the namespaces of the store, with the connection. Redis has to look at all keys of the server for them."""
+"""Seconds for the namespaces, with the connection. Redis has to look at all keys of the server."""
 
 _MODEL = re.compile(r"(?!HBM)[A-Z]+-?\d\w*")
-"""Words that tell a model apart: H100, A100-SXM4, RTX4090."""
+"""Words that identify a model: H100, A100-SXM4, RTX4090."""
 
 Completer: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
@@ -75,7 +75,7 @@ def begin() -> None:
 
 
 def _completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) -> Completer:
-    """Turn a function that finds values, each with a description, into a completer. An error means that there are none."""
+    """Turn a function that finds values with descriptions into a completer. After an error it finds none."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 (click's)
         from click.shell_completion import CompletionItem
@@ -220,7 +220,7 @@ def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, s
 
 
 def _models(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """The models, and the words of their names that tell them apart, such as H100."""
+    """The models, and the words of their names that identify them, such as H100."""
     for name in dict.fromkeys(device.name for device in _devices(ctx) if device.name):
         yield from ((word, name) for word in name.split() if _MODEL.fullmatch(word))
         yield name, ""

@@ -1,4 +1,4 @@
-"""Generator of docs pages from the code: ``python -m lockkit.cli.docs [DOCS]`` writes reference/cli.md and schema/*.json."""
+"""Generator of docs pages: ``python -m lockkit.cli.docs [DOCS]`` writes reference/cli.md, schema/*.json."""
 
 from __future__ import annotations
 

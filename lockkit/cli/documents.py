@@ -1,8 +1,8 @@
 """The JSON documents that commands print, as msgspec structs. Their parts are in :mod:`lockkit.cli.parts`.
 
 Documents that the server writes, too, are in :mod:`lockkit.views.documents`.
-The commands print these structs, and the published schemas are made from them (:mod:`lockkit.cli.schemas`). New versions may add
-fields, so a reader must ignore fields that it does not know.
+The commands print these structs, and the published schemas are made from them (:mod:`lockkit.cli.schemas`).
+New versions may add fields: readers must ignore fields that they do not know.
 
 Importing this module imports msgspec, so commands import it only where they write JSON.
 """
@@ -145,7 +145,7 @@ class Doctor(Document, tag="lockkit.doctor/1"):
 
 
 class DrainSet(Document, tag="lockkit.drain/1"):
-    """A namespace that gives no new locks. `holders` has the claims that still hold or block, and `waited_seconds` is null without --wait."""
+    """A namespace without new locks. `holders` still hold or block; `waited_seconds` null: no --wait."""
 
     store: Store
     drained: Drain
@@ -167,8 +167,8 @@ class Error(Document, tag="lockkit.error/1"):
 class Explain(Document, tag="lockkit.explain/1"):
     """A lock, and sentences about it. `failures` has the ids of failed releases.
 
-    `near` has similar names in use if this one is not, and `record` what a program wrote of the name, if it is not in use (null: nothing,
-    or it cannot be read). `drained` says who drains the namespace (null: nobody).
+    `near` has similar names in use if this one is not, and `record` what a program wrote of an unused name
+    (null: nothing, or it cannot be read). `drained` says who drains the namespace (null: nobody).
     """
 
     store: Store
@@ -195,8 +195,8 @@ class Findings(Document, tag="lockkit.findings/1"):
 class GpuAdopt(Document, tag="lockkit.gpu-adopt/1"):
     """An event of the keeper of a job that already runs.
 
-    `held`: it holds the job's GPUs. `ended`: the job has ended, and they are released. `stopped`: they are released, and the job goes on.
-    `lost`: a claim was lost. `keeper` is the pid of the keeper.
+    `held`: it holds the job's GPUs. `ended`: the job has ended, and they are released. `stopped`: they are
+    released, and the job goes on. `lost`: a claim was lost. `keeper` is the pid of the keeper.
     """
 
     store: Store
@@ -209,7 +209,7 @@ class GpuAdopt(Document, tag="lockkit.gpu-adopt/1"):
 
 
 class GpuClear(Document, tag="lockkit.gpu-clear/1"):
-    """A GPU that is no longer quarantined. `quarantine` is the mark that was removed (null: there was none), `reason` why (null: none was given)."""
+    """The end of a GPU's quarantine. `quarantine`: the removed mark, `reason`: why (null: none was given)."""
 
     store: Store
     host: str
@@ -221,8 +221,8 @@ class GpuClear(Document, tag="lockkit.gpu-clear/1"):
 class GpuReserve(Document, tag="lockkit.gpu-reserve/1"):
     """An event of the keeper of a reservation.
 
-    `held`: it holds the GPUs. `ended`: the time is over, and they are released. `stopped`: they are released before. `lost`: a claim was lost.
-    `keeper` is the pid of the keeper. `variables` show a program these GPUs.
+    `held`: it holds the GPUs. `ended`: the time is over, and they are released. `stopped`: they are released
+    early. `lost`: a claim was lost. `keeper` is the keeper's pid. `variables` show a program these GPUs.
     """
 
     store: Store
@@ -236,7 +236,7 @@ class GpuReserve(Document, tag="lockkit.gpu-reserve/1"):
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):
-    """Whether a resource refuses a stale fence. `scratch` is the table, key, node, file or object that was used, and removed."""
+    """Whether a resource refuses a stale fence. `scratch`: the removed table, key, node, file or object."""
 
     resource: str
     scratch: str
@@ -319,7 +319,7 @@ class Plugins(Document, tag="lockkit.plugins/1"):
 
 
 class Recover(Document, tag="lockkit.recover/1"):
-    """The results of one look of recovery. `leader` is another recoverer that is at work (null: there is none)."""
+    """The results of one look of recovery. `leader` is another recoverer at work (null: none)."""
 
     store: Store
     acting: bool
@@ -368,8 +368,8 @@ class StoreAdoptFolder(Document, tag="lockkit.store-adopt-folder/1"):
 class Run(Document, tag="lockkit.run/1"):
     """The --report of lockkit run.
 
-    `leases` has each lock that was held. `name` is the lock, the locks with commas between, or the pool; `claim_id`, `fence` and
-    `release` are null where several locks were held.
+    `leases` has each held lock. `name` is the lock, the locks with commas between, or the pool; `claim_id`,
+    `fence` and `release` are null if several locks were held.
     """
 
     name: str
@@ -403,7 +403,7 @@ class Metrics(Document, tag="lockkit.metrics/1"):
 
 
 class Namespaces(Document, tag="lockkit.namespaces/1"):
-    """The namespaces in which there are claims, or that are drained. `drained` has the marks of those that are."""
+    """The namespaces that have claims or are drained. `drained` has the marks of the drained ones."""
 
     store: Store
     namespaces: Sequence[str]
@@ -425,7 +425,7 @@ class Topics(Document, tag="lockkit.topics/1"):
 
 
 class Undrain(Document, tag="lockkit.undrain/1"):
-    """A namespace that gives new locks again. `drained` is the mark that was removed (null: the namespace was not drained)."""
+    """A namespace that gives new locks again. `drained` is the removed mark (null: it was not drained)."""
 
     store: Store
     drained: Drain | None
@@ -441,7 +441,7 @@ class Wait(Document, tag="lockkit.wait/1"):
 
 
 class Waiting(Document, tag="lockkit.waiting/1"):
-    """The state of a wait of lockkit run or acquire, in one line on stderr. `reasons` says of each GPU why it does not do now."""
+    """A wait of lockkit run or acquire, in one line on stderr. `reasons`: why each GPU does not do now."""
 
     name: str
     position: int
@@ -452,7 +452,10 @@ class Waiting(Document, tag="lockkit.waiting/1"):
 
 
 class Audit(Document, tag="lockkit.audit/1"):
-    """An audit of the past. `verdict` is `held` only if nothing is missing in the journals. `writes` are guarded ones, `refused` those of holders that came too late."""
+    """An audit of the past. `verdict` is `held` only if the journals are complete.
+
+    `writes` are guarded ones, `refused` those of holders that came too late.
+    """
 
     verdict: Literal["held", "violated", "undecidable", "incomplete", "nothing"]
     files: Sequence[str]

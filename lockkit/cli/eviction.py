@@ -19,10 +19,10 @@ _PATIENCE = 0.5
 
 
 def said(client: Client, lease: Lease) -> dict[str, str] | None:
-    """The user who evicted this lease, and the reason (``by`` and ``reason``); None if it was not evicted, or if that is unknown.
+    """The user who evicted this lease, and the reason (``by``, ``reason``); None if neither is known.
 
-    The answer to the refused renewal may lack the note. But the evicted claim stays in the store for a while, with its mark. So this
-    asks the store once, and only briefly, because the command must be ended in time.
+    The answer to the refused renewal may lack the note, but the evicted claim stays in the store for a
+    while, with its mark. The store is asked only once and briefly: the command must be ended in time.
     """
     found = mark(lease.requests)
     if found is not None or lease.lost_because != "evicted":

@@ -225,7 +225,7 @@ def _usage(ctx: click.Context | None) -> str | None:
 
 
 def _wording(error: click.UsageError) -> str:
-    """The message of an error of the command line, in lockkit's words and not in those of click, which change."""
+    """The message of a command-line error in lockkit's own words: those of click change."""
     if isinstance(error, click.NoSuchOption):
         return f"there is no option {error.option_name}"
     if isinstance(error, click.BadOptionUsage):

@@ -30,7 +30,7 @@ def _text(record: Mapping[str, object], key: str) -> str:
 
 
 def words_of(key: str, value: object) -> list[str]:
-    """A value of a record in words: one line for each part of a list or a table, none for what is not there."""
+    """A value of a record in words: one line for each part of a list or table, none for an empty value."""
     match value:
         case None | "" | [] | {}:
             return []

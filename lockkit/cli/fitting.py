@@ -1,4 +1,4 @@
-"""Checks of ``run`` and ``acquire``: contradicting options, a store in this process, a name that is used as another kind of lock."""
+"""Checks of ``run`` and ``acquire``: contradicting options, a store in this process, a wrong kind of lock."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def reaches_others(client: Client) -> None:
     """
     if client.capabilities.scope == "process":
         raise CapabilityError(
-            f"a lock on {client.url} works only within one process, and each lockkit command is a process of its own",
+            f"a lock on {client.url} works only within one process, and each lockkit "
+            "command is a process of its own",
             hint="for locks between your processes on this host use --url sqlite: (the default)",
         )
 

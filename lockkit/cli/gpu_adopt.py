@@ -35,7 +35,7 @@ _LONG = 3600.0
 
 
 class AdoptOptions(NamedTuple):
-    """The options of the command line; None if the configuration or the job decides. Sizes are bytes, times seconds."""
+    """The options; None if the configuration or the job decides. Sizes are bytes, times seconds."""
 
     ids: tuple[str, ...] = ()
     memory: int | None = None
@@ -63,7 +63,8 @@ lockkit gpu adopt 4711 --gpu GPU-54a033e8   # where pids cannot be told
     multiple=True,
     metavar="ID",
     shell_complete=completing.usable_cards,
-    help="Only this GPU: a UUID, or an index as lockkit gpu ls has it. May be repeated.  [default: all on which PID computes]",
+    help="Only this GPU: a UUID, or an index as lockkit gpu ls has it. May be repeated.  "
+    "[default: all on which PID computes]",
 )
 @option(
     "--gpu-mem",
@@ -75,7 +76,8 @@ lockkit gpu adopt 4711 --gpu GPU-54a033e8   # where pids cannot be told
 @option(
     "--detach",
     is_flag=True,
-    help="Go to the background once the GPUs are held. Later messages are not shown on the terminal; a file named by 2> FILE still gets them.",
+    help="Go to the background once the GPUs are held. Later messages are not shown on the terminal; a "
+    "file named by 2> FILE still gets them.",
 )
 @option("--reason", type=Remark(), metavar="TEXT", help="Why: shown wherever the holder is shown.")
 @option(
@@ -86,17 +88,18 @@ lockkit gpu adopt 4711 --gpu GPU-54a033e8   # where pids cannot be told
 @option("--private", is_flag=True, help="The store may keep only my jobs apart: nobody else uses these GPUs.")
 @SIMULATE
 def command(session: Session, *, pid: int, detach: bool, **options: Any) -> int:
-    r"""Hold the GPUs of a job that already runs until it ends, as if it had been started with lockkit run --gpu.
+    r"""Hold the GPUs of a job that already runs until it ends, as if lockkit run --gpu had started it.
 
-    This command becomes the keeper of the process PID: it holds all GPUs on which PID computes, or none, and releases them when PID ends. PID
-    itself notices nothing. Others see its GPUs as held. The keeper does not wait: if somebody holds one of them, it exits 75 and names the
-    holder.
+    This command becomes the keeper of the process PID: it holds all GPUs on which PID computes, or none, and
+    releases them when PID ends. PID itself notices nothing. Others see its GPUs as held. The keeper does not
+    wait: if somebody holds one of them, it exits 75 and names the holder.
 
-    If the keeper ends first (Ctrl-C, SIGTERM), PID goes on, and its GPUs are busy (unmanaged) again: nobody is given them while PID
-    computes. So they are if the keeper is killed: at once on the store of this host, within --ttl on others.
+    If the keeper ends first (Ctrl-C, SIGTERM), PID goes on, and its GPUs are busy (unmanaged) again: nobody
+    gets them while PID computes. The same is true if the keeper is killed: at once on the store of this host,
+    within --ttl on others.
 
-    PID must be yours, or you must be root, and this command must run where PID does: for a job in a container, in that container. How PID
-    ends is not known here: the exit code is about the GPUs.
+    PID must be yours, or you must be root, and this command must run where PID does: for a job in a
+    container, in that container. How PID ends is not known here: the exit code is about the GPUs.
 
     \b
     Exit codes:
@@ -164,16 +167,7 @@ def _take(
 
 
 class _Keeper(Keeper):
-    """The keeper of a job.
-
-    Args:
-        session: The common options.
-        client: The client.
-        pool: The pool of this host's cards.
-        adopted: The cards.
-        job: The job.
-        signals: End the wait; a lost claim wakes it.
-    """
+    """The keeper of a job."""
 
     def __init__(
         self,

@@ -28,15 +28,7 @@ Event = Literal["held", "ended", "stopped", "lost"]
 
 
 class Keeper(ABC):
-    """The process that holds the cards, and says what becomes of them.
-
-    Args:
-        session: The common options.
-        client: The client, which keeps the claims.
-        pool: The pool of this host's cards.
-        leases: The leases.
-        devices: The cards.
-    """
+    """The process that holds the cards, and says what becomes of them."""
 
     def __init__(
         self, session: Session, client: Client, pool: str, leases: Leases, devices: Sequence[Device]
@@ -51,7 +43,7 @@ class Keeper(ABC):
         """Keep the claims until the end. Returns the exit code.
 
         Args:
-            front: The process in front of the user, which may go once the cards are held; None: this one stays there.
+            front: The process in front of the user, which may end once the cards are held; None: none.
 
         Raises:
             CommandFailed: A claim was lost.
@@ -128,7 +120,8 @@ class Keeper(ABC):
         for report in reports:
             if report.outcome == "ABANDONED":
                 self._tell(
-                    f"the release of {report.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
+                    f"the release of {report.name!r} was not confirmed; it lapses by "
+                    "itself (lockkit failures list)"
                 )
         return exits.OK
 

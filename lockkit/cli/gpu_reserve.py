@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _AFTER = 30.0
-"""Seconds that the store keeps the cards beyond the time, so that they are released in order; a keeper that hangs has them no longer."""
+"""Seconds that the store keeps cards beyond the time, for an orderly release: a hung keeper loses them."""
 _PROGRAM = "reservation"
 """The program of the owner of the claims, as others are shown it."""
 
@@ -62,18 +62,21 @@ lockkit run --gpu 1 --for 4h -- bash                # a shell that has a GPU
 @option(
     "--detach",
     is_flag=True,
-    help="Go to the background once the GPUs are held. Later messages are not shown on the terminal; a file named by 2> FILE still gets them.",
+    help="Go to the background once the GPUs are held. Later messages are not shown on the terminal; a "
+    "file named by 2> FILE still gets them.",
 )
 @card_options
 def command(session: Session, *, count: int, length: float, detach: bool, **options: Any) -> int:
-    r"""Hold N GPUs of this host for so long, for work by hand: a notebook, a debugger, a benchmark. Without N it is one.
+    r"""Hold N GPUs of this host for a time, for work by hand: a notebook, a benchmark. N is 1 by default.
 
-    This command waits for the GPUs in the queue, as lockkit run --gpu does. Then it prints, for a shell, the variables that show a program just
-    these GPUs, and becomes the keeper of the reservation: it holds them until the time is over, Ctrl-C, or kill of its pid. Others see until
-    when, and for what. What you compute on them meanwhile counts as under the reservation.
+    This command waits for the GPUs in the queue, as lockkit run --gpu does. Then it prints, for a shell, the
+    variables that show a program just these GPUs, and becomes the keeper of the reservation: it holds them
+    until the time is over, Ctrl-C, or kill of its pid. Others see until when, and for what. What you compute
+    on them meanwhile counts as under the reservation.
 
-    No program is ended with the reservation: a GPU on which one computes is busy (unmanaged) after it, and given to nobody. If the keeper is
-    killed, the GPUs are free again: at once on the store of this host, within the ttl on others.
+    No program is ended with the reservation: a GPU on which one computes is busy (unmanaged) after it, and
+    nobody gets it. If the keeper is killed, the GPUs are free again: at once on the store of this host,
+    within the ttl on others.
 
     \b
     Exit codes:
@@ -144,14 +147,7 @@ def _reserve(
 class _Keeper(Keeper):
     """The keeper of a reservation.
 
-    Args:
-        session: The common options.
-        client: The client.
-        pool: The pool of this host's cards.
-        taken: The cards.
-        signals: End the wait; a lost claim wakes it.
-        end: The end of the reservation, in seconds of CLOCK_BOOTTIME.
-        variables: Show a program the cards.
+    ``end`` is in seconds of CLOCK_BOOTTIME; ``variables`` show a program the cards.
     """
 
     def __init__(

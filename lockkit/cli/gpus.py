@@ -36,7 +36,7 @@ _LEAST = {"model": len("model"), "state": len("quarantined"), "user": len("user"
 
 
 def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
-    """The use that the holder of a GPU has told, in words; nothing for other locks."""
+    """The use that the holder of a GPU has reported, in words; nothing for other locks."""
     own = holder.note.get(RESERVED)
     if not isinstance(own, Mapping) or "gpu" not in own:
         return []
@@ -46,7 +46,11 @@ def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
 
 
 def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:
-    """A table of all columns if they fit, without UUIDs at 80 columns, where one model of all cards is the title, and of short rows below 60, or where a word would be broken. ``hosts`` has the host of each card, if that is told."""
+    """A table of all columns if they fit, or else of short rows; ``hosts`` has the host of each card.
+
+    At 80 columns there are no UUIDs, and one model of all cards is the title. Rows are short below 60
+    columns, and where a word would be broken.
+    """
     from lockkit.cli.tables import PIPE_WIDTH
 
     made = _table(found, width, hosts, narrow=width < _NARROW)
@@ -146,7 +150,7 @@ def _cells(card: Card, host: str, uuid: str) -> dict[str, str]:
 
 
 def _people(card: Card) -> list[str]:
-    """The users of a card: those who hold it, and those who use it without a lock, who are marked on a card that is held."""
+    """The users of a card: its holders, and those without a lock, marked as such on a held card."""
     mark = " (no lock)" if card.users else ""
     return [*card.users, *(f"{user}{mark}" for user in card.unmanaged)]
 
@@ -167,7 +171,7 @@ def _memory(card: Card) -> str:
 
 
 def _short_uuids(found: Sequence[Card]) -> dict[str, str]:
-    """The beginning of each UUID that names its card for commands, ``GPU-54a033e8``; the whole of one that begins like another."""
+    """The beginning of each UUID (``GPU-54a033e8``); the whole of one that starts like another."""
     uuids = {card.device.uuid for card in found if card.device.uuid}
     begins = [uuid[:_SHORT] for uuid in uuids]
     return {uuid: uuid[:_SHORT] if begins.count(uuid[:_SHORT]) == 1 else uuid for uuid in uuids}

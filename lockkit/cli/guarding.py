@@ -1,8 +1,8 @@
-"""``lockkit run``: wait for the lock, hold it, run the command, release the lock, and exit with a code that says how it went.
+"""``lockkit run``: wait for the lock, hold it, run the command, release the lock, and exit with a code.
 
-The lock is taken before the command is started and released after the command has ended. Processes that the command leaves in the
-background are not waited for, because a daemon would never end. On a store with process-bound claims they inherit a descriptor
-that keeps the lock if the wrapper is killed.
+The lock is taken before the command is started and released after the command has ended. Processes that the
+command leaves in the background are not waited for, because a daemon would never end. On a store with
+process-bound claims they inherit a descriptor that keeps the lock if the wrapper is killed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ CtrlC = Literal["alone", "group"] | None
 
 
 def guard(session: Session, request: Request) -> int:
-    """Run the command under the lock, and return the exit code. Errors are reported here, because ``-E`` and --report affect them."""
+    """Run the command under the lock. Reports errors itself, because ``-E`` and --report affect them.
+
+    Returns:
+        The exit code.
+    """
     tell = _teller(session, request.name)
     report = RunReport(request.report, request.name, request.command[0], tell)
     textfile = _textfile(request, tell)
@@ -80,7 +84,7 @@ def guard(session: Session, request: Request) -> int:
 def _program(request: Request) -> str:
     """The file of the command. If there is none, the error suggests the line that was probably meant.
 
-    Either NAME was forgotten, or -- stands in the wrong place, so that the command begins among the names, or options of lockkit stand after ``--``.
+    Either NAME was forgotten, or ``--`` is misplaced: after the command, or before options of lockkit.
 
     Raises:
         CommandFailed: As for :func:`lockkit.cli.child.find`.
@@ -128,11 +132,11 @@ def _teller(session: Session, name: str) -> Callable[[str], None]:
 
 
 def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
-    """End this process by SIGINT, so that a script or loop around it ends as well, as it would without lockkit.
+    """End this process by SIGINT, so that a script or loop around it ends as well, as without lockkit.
 
-    A shell stops its loop only if a job *dies* of SIGINT; ``$?`` is 130 all the same. While the command's group had the terminal,
-    a script in our process group has not seen the signal (``group``). A parent that is not a shell of this terminal gets the plain
-    exit code.
+    A shell stops its loop only if a job *dies* of SIGINT; ``$?`` is 130 all the same. While the command's
+    group had the terminal, a script in our process group has not seen the signal (``group``). A parent that
+    is not a shell of this terminal gets the plain exit code.
     """
     terminal = Terminal()
     alone = terminal.foreground is not None
@@ -251,14 +255,15 @@ class _Run:
             self._report.waited(SYSTEM.now() - began, announcer.waits)
 
     def _tell_reach(self, client: Client) -> None:
-        """Say on a terminal whose processes the default store keeps apart, unless ``scope`` shows that somebody has thought of it."""
+        """Say on a terminal whose processes the default store keeps apart, unless ``scope`` is set."""
         config = client.config
         quiet = self._request.quiet or self._session.json or not sys.stderr.isatty()
         if quiet or client.url_source != "default" or config.scope or nesting.VARIABLE in os.environ:
             return
         user = client.owner.user or "one user"
         self._tell(
-            f"this lock is only between {user}'s processes on this host; for all users: lockkit docs all-users"
+            f"this lock is only between {user}'s processes on this host; for all "
+            "users: lockkit docs all-users"
         )
 
     def _held(
@@ -271,12 +276,8 @@ class _Run:
     ) -> int:
         """Run the command under leases of its own.
 
-        Args:
-            client: The client.
-            taken: The leases.
-            reused: Holds of the ``run`` around this one.
-            shows: Has variables for the command that depend on what was acquired.
-            family: Is told of the processes that the command starts.
+        ``shows`` has variables for the command; ``family`` is informed of the processes that the command
+        starts.
         """
         reason = "error"
         ended: Ended | None = None
@@ -308,13 +309,19 @@ class _Run:
         if lost is not None:
             name = (gone or leases[0]).name
             self._report.lost(lost)
-            text = f"{f'the lock {name!r}' if self._named is None else self._named(name)} was lost while the command ran: {lost}"
+            text = (
+                f"{f'the lock {name!r}' if self._named is None else self._named(name)} was "
+                f"lost while the command ran: {lost}"
+            )
             if (
                 ended.lost
                 and lost.startswith(MAX_HOLD)
                 and (self._request.on_lost or client.config.on_lost) != "warn"
             ):
-                text = f"the command under {repr(name) if self._named is None else self._named(name)} was ended: {lost}"
+                text = (
+                    "the command under "
+                    f"{repr(name) if self._named is None else self._named(name)} was ended: {lost}"
+                )
             raise exits.CommandFailed(
                 text,
                 code=exits.LOST,
@@ -325,20 +332,22 @@ class _Run:
         for report in reports:
             if report is not None and report.outcome == "ABANDONED":
                 self._tell(
-                    f"the release of {report.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
+                    f"the release of {report.name!r} was not confirmed; it lapses by "
+                    "itself (lockkit failures list)"
                 )
         return ended.exit_code
 
     def _reusing(
         self, client: Client, holds: Sequence[nesting.Outer], exported: Mapping[str, str | None]
     ) -> int:
-        """Run the command under holds of what is around this ``run``, which need not wait for it: they may end before the command does."""
+        """Run the command under outer holds, which may end before the command does."""
         ended = self._under(client, exported)
         with suppress(BackendError):  # then nobody knows, and what is around loses its hold by itself
             for hold in holds:
                 if all(claim.claim_id != hold.claim_id for claim in client.inspect(hold.name).holders):
                     raise exits.CommandFailed(
-                        f"the lockkit run or task around this one held {hold.name!r} no longer when the command ended",
+                        f"the lockkit run or task around this one held {hold.name!r} no "
+                        "longer when the command ended",
                         code=exits.LOST,
                         kind="lost",
                         name=hold.name,

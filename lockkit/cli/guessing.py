@@ -1,7 +1,7 @@
 """The command line that was probably meant by a wrong one: it is shown, and never run.
 
-A suggestion can be pasted as it is. Its words are quoted for a shell, and it was parsed before it is shown. NAME stands in it for the
-name of a lock that was not given.
+A suggestion can be pasted as it is: its words are quoted for a shell, and it was parsed before it is shown.
+NAME replaces the name of a lock that was not given.
 """
 
 from __future__ import annotations
@@ -62,24 +62,24 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("-m", "--message", "--why"), "--reason"),
     **dict.fromkeys(("-o", "--close", "-F", "--no-fork", "-v", "--verbose", "-k"), ""),
 }
-"""Options of flock(1), lockf(1), Slurm and others, each with lockkit's option; an empty text for an option that is not needed."""
+"""Options of flock(1), lockf(1), Slurm and others, each with lockkit's option; empty: not needed."""
 _STRING = ("-c", "--command")
 
 
-# -- what the error says --------------------------------------------------------------------------------------
+# -- what the error says ------------------------------------------------------------------------------------
 
 
 def keep(ctx: click.Context, words: Words | None) -> None:
     """Keep a suggestion for the report of the error that comes next; without ``words`` there is none.
 
-    A suggestion contains no URL with a secret, because it may end up in a log: the environment is to have the URL instead.
+    A suggestion never contains a URL with a secret, because it may be logged: LOCKKIT_URL is used instead.
     """
     if words is not None:
         ctx.meta[MEANT] = sentence(words)
 
 
 def sentence(words: Words) -> str:
-    """A suggestion in words, for a hint. Where a secret stands in a word that must stay, only the help is suggested."""
+    """A suggestion in words, for a hint. If a secret cannot be left out, only the help is suggested."""
     shown, first = _without_secret(words)
     if any("://" in word and redact(url := word.removeprefix("--url=")) != url for word in shown):
         return f"see: lockkit help {quoted(shown[0])}"
@@ -113,17 +113,11 @@ def check(words: Words, known: Iterable[str], what: str) -> None:
             ctx.fail(f"there is no {what} {word!r}")
 
 
-# -- what was meant -------------------------------------------------------------------------------------------
+# -- what was meant -----------------------------------------------------------------------------------------
 
 
 def of_group(ctx: click.Context, group: click.Group, args: Words) -> list[str] | None:
-    """The line that was meant by an unknown command, or by an option before the command.
-
-    Args:
-        ctx: The context of the group.
-        group: The group: ``lockkit`` itself, or a command with subcommands.
-        args: The words after the group.
-    """
+    """The line that was meant by an unknown command, or by an option before the command."""
     path, name, rest = ctx.command_path.split()[1:], args[0], args[1:]
     if name.startswith("-"):
         at = next((at for at, word in enumerate(_head(args)) if group.get_command(ctx, word)), len(args))
@@ -148,14 +142,14 @@ def of_words(ctx: click.Context, words: Words) -> list[str] | None:
 
 
 def of_run(ctx: click.Context, words: Words) -> list[str] | None:
-    """The line that was meant by words after ``lockkit run`` of which some stand in the wrong place."""
+    """The line that was meant by misplaced words after ``lockkit run``."""
     return _first(ctx, [], [["run", *words]])
 
 
 def _first(
     ctx: click.Context, lines: Sequence[list[str]], wrong: Sequence[list[str]] = ()
 ) -> list[str] | None:
-    """The first line that lockkit would accept: one of ``lines``, or one of these or ``wrong`` with the options and the order that were meant."""
+    """The first valid line of ``lines``; else of them and ``wrong``, with options and order corrected."""
     root = ctx.find_root().command
 
     def candidates() -> Iterator[list[str]]:
@@ -171,7 +165,7 @@ def _first(
 
 
 def _plain(command: click.Command, words: Words) -> list[str] | None:
-    """The words with each option that the command does not have replaced by the one that was meant; None if one is unknown."""
+    """The words with each foreign option replaced by the one that was meant; None if one is unknown."""
     own, found, left = _flags(command), list[str](), list(_head(words))
     while left:
         options, left = _leading(left, own)
@@ -225,11 +219,11 @@ def _about_gpus(command: click.Command) -> set[str]:
     return {flag for one in ours for flag in (*one.opts, *one.secondary_opts)}
 
 
-# -- single options -------------------------------------------------------------------------------------------
+# -- single options -----------------------------------------------------------------------------------------
 
 
 def _leading(words: Words, own: Mapping[str, bool], *, habits: bool = True) -> tuple[list[str], list[str]]:
-    """The options at the beginning of some words, as lockkit spells them, and the rest. An unknown option ends them."""
+    """The leading options, in lockkit's spelling, and the other words. An unknown option ends the options."""
     found: list[str] = []
     at = 0
     while at < len(words) and _is_option(words[at]) and (habits or words[at].partition("=")[0] in own):
@@ -242,7 +236,7 @@ def _leading(words: Words, own: Mapping[str, bool], *, habits: bool = True) -> t
 
 
 def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str], int] | None:
-    """One option as lockkit spells it, and the number of words after it that belong to it; None if it is unknown."""
+    """One option in lockkit's spelling, and how many words after it belong to it; None if unknown."""
     flag, equals, value = word.partition("=")
     if equals and OPTIONS.get(word) in own:
         return [OPTIONS[word]], 0  # --format=json
@@ -281,7 +275,7 @@ def _letters(letters: str, after: Words, own: Mapping[str, bool]) -> tuple[list[
 
 
 def _ours(flag: str, own: Mapping[str, bool]) -> str | None:
-    """Lockkit's option for one that may be another program's, or misspelt: ``""`` if it is not needed, None if there is none."""
+    """Lockkit's option for a foreign or misspelt one: ``""`` if it is not needed, None if there is none."""
     if flag in own:
         return flag
     habit = OPTIONS.get(flag)
@@ -315,7 +309,7 @@ def _is_program(word: str) -> bool:
         return False
 
 
-# -- the check of a suggestion --------------------------------------------------------------------------------
+# -- the check of a suggestion ------------------------------------------------------------------------------
 
 
 def _parses(command: click.Command, words: Words) -> bool:
@@ -337,7 +331,7 @@ def _parses(command: click.Command, words: Words) -> bool:
 
 
 def _is_harmless(command: click.Command) -> bool:
-    """Whether a command's words can be parsed without running code of a plugin, opening a file to write or asking a person."""
+    """Whether parsing a command's words runs no plugin code, opens no file to write, and asks nobody."""
     return _is_known(command) and all(
         _is_known(param)
         and _is_known(param.type)

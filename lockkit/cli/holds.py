@@ -1,8 +1,9 @@
 """Files of the holds that ``acquire`` leaves behind for ``release`` and ``held``.
 
-There is one file per claim in the state folder's ``holds/``, with mode 0600 in 0700, because it contains the claim's token. The file
-name consists of a digest of store, namespace and lock name (which may be too long for a file name) and the claim id. The file is
-written before the store is asked, because the answer may be lost, or the command killed, while the hold stands.
+There is one file per claim in the state folder's ``holds/``, with mode 0600 in 0700, because it contains the
+claim's token. Its name consists of a digest of store, namespace and lock name (which may be too long for a
+file name) and the claim id. The file is written before the store is asked, because the answer may be lost,
+or the command killed, after the lock was granted.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Found(NamedTuple):
     """The holds of a name that this user has taken on this host and store.
 
     Attributes:
-        standing: Holds that the store records as held. Evicted ones are among them, because they still block.
+        standing: Holds that the store records as held, including evicted ones, because they still block.
         gone: Holds that the store no longer records.
     """
 
@@ -81,10 +82,7 @@ class Found(NamedTuple):
 class Tokens:
     """The tokens of a running ``acquire``. Each is on stable storage before the store is asked.
 
-    Args:
-        name: The lock.
-        ttl: Seconds for which the lock will be held.
-        stores: Whether files are written.
+    Without ``stores`` no files are written.
     """
 
     def __init__(self, client: Client, name: str, ttl: float, *, stores: bool) -> None:
@@ -128,7 +126,7 @@ class Tokens:
         lease.hand_over()
 
     def give_up(self) -> str | None:
-        """Give up: remove the claim that the store may have. Returns the id of a claim that may still be there, if any."""
+        """Give up: remove the claim if the store has it. Returns the id of a claim that may remain."""
         if not self._tokens:
             return None
         driver = self._client.driver()

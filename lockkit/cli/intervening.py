@@ -1,4 +1,4 @@
-"""Interventions from outside: one claim is evicted, or its holder is asked to release. Each concerns the claim that was seen, and no other."""
+"""Interventions from outside: evict one claim, or ask its holder to release. Other claims are untouched."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ CLAIM = option(
 
 
 def lock_meant(client: Client, name: str) -> str:
-    """The lock that an intervention is about: that of a card of this host if the name is its UUID, or the beginning of just one, and no claim has it; else the name.
+    """The lock that an intervention is about: a card's if the name is its UUID, or the beginning of just one.
 
-    The claim is named too, so a card that is meant wrongly is not touched.
+    A lock of that name with claims comes first. The claim is named too, so no wrong card is touched.
     """
     if not looks_like_card(name) or client.inspect(name).claims:
         return name
@@ -49,11 +49,7 @@ def lock_meant(client: Client, name: str) -> str:
 def explained(session: Session, client: Client, name: str, unknown: str) -> Iterator[None]:
     """Turn the errors of an intervention into those of its command, with a hint where to look.
 
-    Args:
-        session: The call.
-        client: The client.
-        name: The lock.
-        unknown: What may have happened if the outcome is unknown, in words.
+    ``unknown`` says what may have happened if the outcome is unknown.
 
     Raises:
         CommandFailed: The lock has no such claim.
@@ -76,7 +72,7 @@ def explained(session: Session, client: Client, name: str, unknown: str) -> Iter
 
 
 def _instead(session: Session, client: Client, name: str) -> str:
-    """A hint for a claim that a lock does not have: the GPU that the name may mean if no claim has it, or else where to look."""
+    """A hint if a lock lacks the claim: the GPU that an unclaimed name may mean, or else where to look."""
     meant = None
     if looks_like_card(name):
         try:
@@ -90,7 +86,7 @@ def evict(client: Client, name: str, claim_id: str, *, reason: str, now: bool = 
     """Evict one claim.
 
     Raises:
-        NotHeld: The lock has no such claim, because it has ended; another claim that holds the lock by now is not affected.
+        NotHeld: The lock has no such claim: it has ended. A new holder of the lock is not affected.
         OutcomeUnknown: The store did not answer, so the claim may have been evicted.
     """
     result = client.evict(name, claim_id, reason=reason, now=now)
@@ -108,7 +104,8 @@ def evicted_words(name: str, claim_id: str, result: Evicted) -> str:
     """The sentence about an eviction that succeeded."""
     if result.outcome == "REMOVED":
         then = (
-            f"; it was only waiting: {result.claim.owner} queues again, at the end, unless you end that process"
+            f"; it was only waiting: {result.claim.owner} queues again, at the "
+            "end, unless you end that process"
             if result.claim is not None and waited(result)
             else ""
         )
@@ -122,12 +119,15 @@ def evicted_words(name: str, claim_id: str, result: Evicted) -> str:
 
 
 def asked_words(name: str, claim_id: str, claim: ClaimInfo | None) -> str:
-    """The sentence about a holder that was asked to release; ``claim`` is its claim afterwards, None if it has ended."""
+    """The sentence about a holder that was asked to release; ``claim``: as it is now, None if ended."""
     if claim is None:
         return f"claim {claim_id} of {name!r} was asked, and has ended since"
     if claim.note.get("acquire"):
         return (
-            f"claim {claim_id} of {name!r} has the request, but no process is attached to it that could hear of it: {claim.owner} "
-            "sees it with lockkit explain"
+            f"claim {claim_id} of {name!r} has the request, but no process is attached to it that could "
+            f"hear of it: {claim.owner} sees it with lockkit explain"
         )
-    return f"{claim.owner} is asked to release {name!r}, and hears of it within {durations.show(claim.ttl / 3)} if it renews"
+    return (
+        f"{claim.owner} is asked to release {name!r}, and hears of it within "
+        f"{durations.show(claim.ttl / 3)} if it renews"
+    )

@@ -1,4 +1,4 @@
-"""The table of ``lockkit status``: locks, members of pools and the requests that wait for them, as far as the terminal has room."""
+"""The table of ``lockkit status``: locks, members of pools, and waiting requests, to fit the terminal."""
 
 from __future__ import annotations
 
@@ -33,22 +33,21 @@ _FLAGS = {"stopped": "stopped", "gone": "holder gone"}
 _WIDE, _NARROW = 120, 60
 """Columns."""
 _HOLDER, _NAME = len("claim 0123456789ab"), 24
-"""Columns that the holders get at least, before a less important column is left out, and that a long name gets."""
+"""Columns that holders keep before a less important column is left out, and that a long name gets."""
 _BETWEEN = 3
 """Columns between two columns of a table on a terminal."""
 _DROPPED = ("fence", "deadline", "claim", "since")
-"""The columns that a narrow terminal does without, the least important first. The last two become second lines of other columns."""
+"""The columns that narrow terminals lack, the least important first; the last two become second lines."""
 _SHORT = len("GPU-54a033e8")
 
 
 def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Table:
-    """A table of the columns that fit; on a narrow terminal since and claim are second lines of state and holder, and where too few fit all are lines.
+    """A table of the columns that fit. On a narrow terminal, since and claim are second lines.
 
-    Args:
-        locks: The locks.
-        width: The columns of the terminal.
-        full: Whether names are shown as they are and no column is left out, for programs that read the table. Otherwise a member of a pool is shown
-            as its pool and its name, of which a UUID is cut to a beginning that no other one shares.
+    If too few columns fit, each lock is shown as lines.
+
+    ``full``: names and columns are complete, for programs that read the table. Otherwise a member of a pool
+    is shown as its pool and its name, of which a UUID is cut to a unique beginning.
     """
     from lockkit.cli.tables import add, table
 
@@ -95,12 +94,8 @@ def rows_of(
 ) -> list[Row]:
     """The rows of a lock, one for each holder; the first one has the name and the number of waiters.
 
-    Args:
-        info: The lock.
-        now: The current time, in seconds since the epoch.
-        names: The names that are shown in a shorter form, from :func:`short_names`.
-        short: Whether the state is told in one word.
-        why_first: Whether a holder's reason and progress come before its owner, for a table that cuts the rest.
+    ``names`` come from :func:`short_names`; ``short``: the state in one word; ``why_first``: a holder's
+    reason and progress precede its owner, for a table that cuts the rest.
     """
     choosing = _choosing(info)
     state = "choosing" if choosing else lock_state(info)
@@ -127,7 +122,7 @@ def rows_of(
 
 
 def _choosing(info: LockInfo) -> str:
-    """The words for the request that is the first of those who wait for members of a pool, if the lock is the pool's gate and held for one."""
+    """The words for the request that holds the gate of a pool; empty for other locks."""
     found = in_pool(info.name)
     asked = info.holders[0].note.get("pool") if info.holders else None
     if found is None or found[1] is not None or not isinstance(asked, Mapping):
@@ -144,7 +139,7 @@ def _how_many(pool: str, count: int) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The members and gates of pools as people read them: ``gpu/box: GPU-54a033e8`` and ``gpu/box: queue``."""
+    """The members and gates of pools for people: ``gpu/box: GPU-54a033e8`` and ``gpu/box: queue``."""
     from lockkit.gpu.host_pools import has_cards
 
     found = {name: parts for name in names if (parts := in_pool(name)) is not None}
@@ -159,7 +154,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _widths(rows: Sequence[Mapping[str, str]], columns: Sequence[str], width: int) -> dict[str, int]:
-    """The columns of a terminal that each column of the table needs. A name needs a third of the width at most: a longer one is folded."""
+    """The width that each column needs. A name gets a third of the width at most: a longer one is folded."""
     from rich.cells import cell_len
 
     needed = {
@@ -171,7 +166,7 @@ def _widths(rows: Sequence[Mapping[str, str]], columns: Sequence[str], width: in
 
 
 def _fitting(columns: tuple[str, ...], needed: Mapping[str, int], width: int) -> tuple[str, ...]:
-    """The columns that are shown, so that enough room is left for the holders; none if there is not enough whatever is left out."""
+    """The columns to show, so that the holders have enough room; none if that is impossible."""
     for dropped in (None, *_DROPPED):
         columns = tuple(column for column in columns if column != dropped)
         fixed = sum(needed[column] for column in columns if column != "holder") + _BETWEEN * len(columns)
@@ -224,7 +219,7 @@ def _is_card(name: str) -> bool:
 
 
 def _who(holder: ClaimInfo, *, why_first: bool = False) -> str:
-    """The owner of a holder, what it holds the lock for, how far it is, and whether somebody asked it to release."""
+    """A holder's owner, its reason, its progress, and whether somebody asked it to release."""
     progress = holder.progress
     owner = str(holder.owner)
     why = (f"for: {holder.reason}" if holder.reason else "", str(progress) if progress else "")

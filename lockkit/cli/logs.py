@@ -1,4 +1,4 @@
-"""Logs of the command line: warnings and errors on stderr, as text or (``log_format = "json"``) as one object per line."""
+"""Logs on stderr: warnings and errors, as text or (``log_format = "json"``) one object per line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def _for_people(record: logging.LogRecord) -> bool:
-    # A command that holds a lock says itself that it is lost, and what becomes of what it runs; this sentence is for programmers.
+    # A command reports the loss of its lock and the consequences itself; this sentence is for programmers.
     text = record.getMessage()
     return not (text.startswith("the hold of ") and " may have lapsed" in text)
 
@@ -54,9 +54,9 @@ class _Json(logging.Formatter):
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-    # A wait, status and doctor show the store in use and how far it reaches. A warning as well would make cron send a mail for
-    # every job. And the commands evict, resize and run themselves report what they did or heard, run and acquire also what they
-    # wait for, unless -q says that nobody wants to know.
+    # A wait, status and doctor show the store in use and its reach. A warning as well would make cron send a
+    # mail for every job. evict, resize and run report themselves what they did or heard; run and acquire also
+    # what they wait for, unless -q says that nobody wants to know.
     return not record.getMessage().startswith(
         ("the locks are in ", "evicted", "resized", "asked to release ", "still waiting for ")
     )
@@ -66,7 +66,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
     """A handler that keeps records for later.
 
     Attributes:
-        early: The records from before the log format is known, because reading the configuration may log; None afterwards.
+        early: The records from before the log format is known; None afterwards.
         held: The records of a :func:`held_back` block; None outside of one.
     """
 
@@ -103,7 +103,7 @@ def keep() -> None:
 
 @contextmanager
 def held_back(known: Callable[[str], bool], most: int | None = None) -> Iterator[None]:
-    """Hold back all messages in the block, and at the end write those that ``known`` does not recognize; of many the last ``most``."""
+    """Hold back the last ``most`` messages of the block, and at its end write those not ``known``."""
     handlers = [each for each in logging.getLogger("lockkit").handlers if isinstance(each, _Stderr)]
     for handler in handlers:
         handler.held = deque(maxlen=most)

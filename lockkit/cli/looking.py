@@ -17,9 +17,9 @@ __all__ = ["contended_words", "summary_words"]
 
 
 def summary_words(look: Look, now: float) -> str:
-    """The summary as a line for people: ``2,000 locks: 1,990 held, 10 lingering; 35 claims wait, the longest for 3 min ('x')``.
+    """The summary as a line: ``2,000 locks: 1,990 held, 10 lingering; 35 claims wait, the longest for ...``.
 
-    A pool's gate is no lock there, but the request that passes it waits: ``8 locks: 8 held; 2 requests wait, ...``.
+    The gate of a pool is no lock there, but the request that passes it waits: ``2 requests wait, ...``.
     """
     gates = [info for info in look.locks if is_gate(info)]
     told = summary(look, now)

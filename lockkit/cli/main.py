@@ -1,4 +1,4 @@
-"""The entry point. A command's module is imported when that command is called, so that ``run`` starts quickly."""
+"""The entry point. A command's module is imported when it is called, so that ``run`` starts quickly."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _PLUGGED = "From plugins"
 
 
 class Lockkit(Group):
-    """All commands. Built-in commands are imported when used, and plugins are loaded only for a command that is not built in."""
+    """All commands. Built-in ones are imported when used; plugins load only for other ones, or for a list."""
 
     plugged = False
 
@@ -144,7 +144,7 @@ class Lockkit(Group):
 
 @contextmanager
 def _ending_by_signals() -> Iterator[None]:
-    """End like a program that SIGPIPE or SIGINT killed. click by itself would exit with 1, and write an empty line."""
+    """End like a program that SIGPIPE or SIGINT killed. click would exit with 1 and write an empty line."""
     try:
         yield
     except BrokenPipeError:
@@ -176,7 +176,8 @@ cli = Lockkit(
     ],
     help="""Locks for shell commands and Python programs: each lock is a fair queue.
 
-    Every command takes --json. Those that use a store take --url, --profile and --namespace. To see how one is used: lockkit help COMMAND.
+    Every command takes --json. Those that use a store take --url, --profile and --namespace. To see how one
+    is used: lockkit help COMMAND.
     """,
     examples="""
 lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait

@@ -1,4 +1,4 @@
-"""``run`` inside a ``run`` or a task: LOCKKIT_HELD describes the outer hold to the inner run, which checks it with the store."""
+"""``run`` inside a ``run`` or task: LOCKKIT_HELD names the outer hold, which the store must confirm."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Outer(NamedTuple):
     def covers(self, asked: Terms) -> bool:
         """Whether this hold includes what is asked for.
 
-        Weight and capacity decide, as in the queue: a reader or some permits never cover a writer (which weighs all of the
-        capacity), and a lock of another capacity is another lock.
+        Weight and capacity decide, as in the queue: a reader or some permits never cover a writer, which
+        weighs all of the capacity, and a lock of another capacity is another lock.
         """
         return not self.evicted and self.capacity == asked.capacity and self.weight >= asked.weight
 
@@ -43,10 +43,10 @@ class Outer(NamedTuple):
 
 
 def outer(client: Client, asked: Terms) -> Outer | None:
-    """The outer hold on this name, store and namespace, if it is still held; preferably one that covers ``asked``.
+    """The outer hold on this name, store and namespace, if still held; preferably one that covers ``asked``.
 
-    The variable outlives the hold in processes that the command left behind (a tmux server, a daemon), so the store is asked. The
-    store's answer counts, not the variable.
+    The variable outlives the hold in processes that the command left behind (a tmux server, a daemon). So
+    the store is asked, and its answer counts.
     """
     name = asked.name
     found: Outer | None = None
@@ -66,9 +66,9 @@ def outer_of(claim: ClaimInfo) -> Outer:
 
 
 def held_around(client: Client, name: str | None = None) -> Iterator[ClaimInfo]:
-    """The claims of all outer holds in this store and namespace that are still held; only those on a name, if one is given.
+    """The claims of all outer holds in this store and namespace that are held; only on a name, if given.
 
-    The store tells by the claim's id, which no other store has: one store may have several names (a host and its address).
+    Claim ids decide, because no other store has them: one store may have several names (host, address).
     """
     for entry in outer_holds(os.environ):
         named = str(entry.get("name"))
@@ -93,14 +93,7 @@ def _words(kind: str, capacity: int, weight: int) -> str:
 def exports(
     client: Client, leases: Sequence[Lease], environ: Mapping[str, str], reused: Sequence[Outer] = ()
 ) -> dict[str, str | None]:
-    """The environment variables that tell a command about its locks; None for one that is not to be set.
-
-    Args:
-        client: The client.
-        leases: The leases of this ``run``.
-        environ: The environment that is inherited.
-        reused: Outer holds that the command works under as well.
-    """
+    """The environment variables that describe its locks to a command; None for one that must not be set."""
     names = [lease.name for lease in leases]
     if reused:
         names = sorted([*names, *(hold.name for hold in reused)])
@@ -111,8 +104,8 @@ def exports(
 def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, str | None]:
     """The environment variables of a command that works under outer holds, as :func:`exports` has them.
 
-    The variables that are inherited describe the innermost locks, which may be others. The token is passed on only if
-    it is that of the one hold: LOCKKIT_HELD does not contain tokens.
+    The inherited variables describe the innermost locks, which may be others. The token is passed on only
+    if it is that of the one hold: LOCKKIT_HELD does not contain tokens.
     """
     only = holds[0]
     same = (environ.get("LOCKKIT_LEASE_NAME"), environ.get("LOCKKIT_LEASE_FENCE")) == (
@@ -124,6 +117,6 @@ def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, s
 
 
 def _used_last(environ: Mapping[str, str], used: Sequence[Outer]) -> list[dict[str, object]]:
-    """The holds in the variable; those that the command works under come last, as those of the innermost run."""
+    """The holds in the variable; those in use come last, as those of the innermost run."""
     ids = {hold.claim_id for hold in used}
     return sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in ids)

@@ -50,12 +50,9 @@ def write_json(document: documents.Document, *, stream: TextIO | None = None, in
 
 
 def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:
-    """Write a text for people. Characters that do not print are escaped, because names and errors come from outside.
+    """Write a text for people. Unprintable characters are escaped: names and errors come from outside.
 
-    Args:
-        text: One line or more, without the last newline.
-        head: A text to write before it unescaped, for instance a coloured word.
-        stream: The stream; None: standard output. Standard error is flushed.
+    ``head`` is written before it unescaped, for instance a coloured word. Standard error is flushed.
     """
     stream = sys.stdout if stream is None else stream
     stream.write(f"{head}{printable(text, lines=True)}\n")

@@ -14,7 +14,7 @@ _NOT_RUN = (126, 127)
 
 
 def show(text: str) -> None:
-    """Write a text to standard output; on a terminal by way of ``$PAGER``, or less, which ends by itself if the text fits."""
+    """Write a text to standard output; on a terminal through ``$PAGER``, or less, which ends if it fits."""
     pager = os.environ.get("PAGER", "less" if shutil.which("less") else "")
     plain = not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb"
     if plain or pager in ("", "cat") or not _paged(text, pager):

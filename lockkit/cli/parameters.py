@@ -44,7 +44,7 @@ class Duration(_FloatType):
 
     Args:
         zero: Whether 0 is allowed.
-        limit: Whether ``forever`` and ``never`` are allowed. They give infinity, because None means not set. See :func:`finite`.
+        limit: Whether ``forever`` and ``never`` are allowed, as infinity. See :func:`finite`.
     """
 
     name = "duration"
@@ -142,7 +142,7 @@ class Namespace(_StrType):
 
 
 class File(_StrType):
-    """The path of a file. :class:`click.Path`, as soon as it is made, looks for a translation of its own name."""
+    """The path of a file. :class:`click.Path`, when created, looks for a translation of its name."""
 
     name = "file"
 

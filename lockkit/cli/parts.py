@@ -1,8 +1,8 @@
 """The parts that only the JSON documents of commands have (:mod:`lockkit.cli.documents`), as msgspec structs.
 
 Parts that documents of the server have, too, are in :mod:`lockkit.views.parts`.
-Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module imports msgspec, so commands import it only
-where they write JSON.
+Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module imports msgspec, so
+commands import it only where they write JSON.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Sample(Part):
 
 
 class RunLease(Part):
-    """One lock that a run held: its name, the member of the pool that it stands for, and its release."""
+    """One lock that a run held: its name, its member of the pool, and its release."""
 
     name: str
     member: str | None
@@ -215,7 +215,7 @@ class RecoveryCase(Part):
 
 
 class Violation(Part):
-    """Holds that should have excluded each other, or whose fences did not rise. `seconds` is for how long they overlapped at least.
+    """Holds that should have excluded each other, or fences that did not rise. `seconds`: least overlap.
 
     `steps` are of a `stale-write`: what a guarded resource accepted, the higher fence first.
     """
@@ -229,7 +229,7 @@ class Violation(Part):
 
 
 class LockUse(Part):
-    """The use of one lock by one user. `open` counts holds whose end is not known; their time does not count."""
+    """One user's use of a lock. `open` counts holds of unknown end, whose time does not count."""
 
     store: StoreKey
     name: str

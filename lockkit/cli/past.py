@@ -1,4 +1,4 @@
-"""The event journals that ``history``, ``audit`` and ``report`` read, and sentences about what is missing in them."""
+"""The event journals that ``history``, ``audit`` and ``report`` read, and sentences about their gaps."""
 
 from __future__ import annotations
 
@@ -30,13 +30,8 @@ def read(
 ) -> History:
     """Read the journals.
 
-    Args:
-        session: The options that choose a store, whose journal is read if there are no files. Given ``--url`` and ``--namespace`` leave out
-            the others.
-        files: The files.
-        name: Only this lock.
-        since: Seconds; only what was not over this long ago.
-        absent: The exit code if there is no journal.
+    Without ``files`` those of the session's store; with ``--url`` or ``--namespace`` only what matches.
+    ``since``: only what was not over this many seconds ago. ``absent``: the exit code if there is no journal.
 
     Raises:
         CommandFailed: There is no journal.
@@ -63,22 +58,37 @@ def _turn_on(config: Config) -> str:
         return "it is turned on, and is written from the next lock on"
     files = list(config.files)
     own = files[1] if len(files) > 1 else files[0] if files else "/etc/lockkit/config.toml"
-    return f"to keep one from now on, set LOCKKIT_JOURNAL=1, or write this row above all tables of {own}: journal = true"
+    return (
+        "to keep one from now on, set LOCKKIT_JOURNAL=1, or write this row above all "
+        f"tables of {own}: journal = true"
+    )
 
 
 def missing(found: Gaps) -> Iterator[str]:
     """A sentence for each kind of thing that is missing."""
     if found.missed:
-        yield f"{_count(found.missed, 'event')} did not reach a journal, because it could not be written fast enough"
+        yield (
+            f"{_count(found.missed, 'event')} did not reach a journal, because it "
+            "could not be written fast enough"
+        )
     if found.absent:
-        yield f"{_count(found.absent, 'row')} of a journal {_are(found.absent)} missing: a file was removed, or could not be written"
+        yield (
+            f"{_count(found.absent, 'row')} of a journal {_are(found.absent)} missing: a file was removed, "
+            "or could not be written"
+        )
     if found.torn:
         yield f"{_count(found.torn, 'row')} could not be read: a crash or a full disk cut {_them(found.torn)}"
     if found.unended:
         named = _named([str(owner) for owner in found.unended])
-        yield f"{_count(len(found.unended), 'process', 'es')} ended without closing a journal, or cannot be seen from here: {named}"
+        yield (
+            f"{_count(len(found.unended), 'process', 'es')} ended without closing a journal, or cannot be "
+            f"seen from here: {named}"
+        )
     if found.unheard:
-        yield f"{_count(len(found.unheard), 'holder')} that others met {_are(len(found.unheard))} in no journal, or not with that claim: {_named(found.unheard)}"
+        yield (
+            f"{_count(len(found.unheard), 'holder')} that others met {_are(len(found.unheard))} in no "
+            f"journal, or not with that claim: {_named(found.unheard)}"
+        )
     for file in found.unreadable:
         yield f"a journal could not be read: {file}"
 

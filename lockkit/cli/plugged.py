@@ -1,4 +1,4 @@
-"""Commands from plugins: the hook ``lockkit_commands(cli)``, called once and only if a command is not built in."""
+"""Commands from plugins: the hook ``lockkit_commands(cli)``, called once, for a command not built in."""
 
 from __future__ import annotations
 

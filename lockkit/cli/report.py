@@ -22,11 +22,9 @@ __all__ = ["RunReport"]
 
 
 class RunReport:
-    """A collector of the facts about a run. :meth:`close` writes the file, whole or not at all (a new file replaces the old one).
+    """A collector of the facts about a run. :meth:`close` replaces the file as a whole, or not at all.
 
-    Args:
-        path: The file; if it is None, nothing is collected and nothing written.
-        tell: Called with a sentence if the file cannot be written in the end.
+    Without ``path`` nothing is collected or written. ``tell`` gets a sentence if the file cannot be written.
     """
 
     def __init__(self, path: str | None, name: str, program: str, tell: Callable[[str], None]) -> None:
@@ -84,7 +82,7 @@ class RunReport:
             self._facts["store"] = making.store(client)
 
     def named(self, name: str) -> None:
-        """Record the name of what is held, where only the configuration tells it."""
+        """Record the name of what is held, if only the configuration has it."""
         self._facts["name"] = name
 
     def waited(self, seconds: float, waits: int) -> None:

@@ -1,9 +1,10 @@
 """Rows of standard error: each is written by one write(2), so that two writers never share a row.
 
-Many processes and threads write to one pipe, file or terminal: commands under their locks, several ``lockkit run`` of one script,
-the threads of one process. The kernel keeps one write(2) together if it goes to a terminal or to the end of a file, and if it goes
-to a pipe and has at most PIPE_BUF bytes (4096; pipe(7)). So text is collected until its row is complete. In a pipe or a socket a row
-of text that is longer is cut into several rows, and the long texts in a longer document are shortened.
+Many processes and threads write to one pipe, file or terminal: commands under their locks, several
+``lockkit run`` of one script, the threads of one process. The kernel keeps one write(2) together if it goes
+to a terminal or the end of a file, or to a pipe with at most PIPE_BUF bytes (4096; pipe(7)). So text is
+collected until its row is complete. In a pipe or socket a longer row is cut into several, and the long
+texts in a longer document are shortened.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TextIO
 __all__ = ["Rows", "document", "erase", "finish", "limit", "live"]
 
 _PATIENCE = 1.0
-"""Seconds to wait for a reader that has set the pipe to be non-blocking and reads nothing. After them a row is dropped."""
+"""Seconds to wait for a reader that made the pipe non-blocking and reads nothing; then a row is dropped."""
 _ERASED = "\r\x1b[K"
 _CUT = " [...] "
 _SHORT = 200
@@ -28,9 +29,9 @@ _SHORT = 200
 
 
 class Rows(io.TextIOWrapper):
-    """Standard error, as rows that are never torn apart. Failures are ignored: a full disk or a lost terminal must not end a guarded command.
+    """Standard error, as rows that are never torn apart. Failures do not end a guarded command.
 
-    A live line may stand in the last row of a terminal. Other rows are then written above it.
+    The last row of a terminal may be a live line. Other rows are then written above it.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
@@ -93,7 +94,7 @@ def limit(stream: TextIO) -> int | None:
 
 
 def document(content: Mapping[str, object], stream: TextIO) -> str:
-    """A document as one row of JSON that the stream keeps together. If it is too long, its longest texts are shortened in the middle."""
+    """A document as one JSON row that the stream keeps together; if too long, its longest texts are cut."""
     import json
 
     longest = limit(stream)

@@ -1,7 +1,8 @@
 """The published JSON Schemas (2020-12) of the documents that the command line prints.
 
-The schemas are made from the structs that the commands print (:mod:`lockkit.cli.documents`, :mod:`lockkit.views.documents`, and
-:mod:`lockkit.testing.bench.figures` for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
+They are made from the structs that the commands print (:mod:`lockkit.cli.documents`,
+:mod:`lockkit.views.documents`, :mod:`lockkit.testing.bench.figures`). ``python -m lockkit.cli.docs`` writes
+them to docs/schema.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The console script ``lockkit``: it imports the command line in less time than a program would, which matters to ``lockkit run``."""
+"""The console script ``lockkit``. It imports the command line quickly, which matters to ``lockkit run``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
     "tokenize": (),
     "uuid": ("UUID",),
 }
-"""Modules that click and the standard library import at their beginning, and that few commands use, with what is imported *from* them.
+"""Modules that click and the standard library import and few commands use, with names imported *from* them.
 
 They execute a seventh of the instructions of a short ``lockkit run``.
 """
@@ -32,7 +32,7 @@ They execute a seventh of the instructions of a short ``lockkit run``.
 class _PutOff(ModuleType):
     """A module in the place of another one, which is imported when the first of its names is looked up.
 
-    Functions and classes that are imported *from* it are put off as well: each is a function that imports the module when it is called.
+    Functions and classes imported *from* it are put off as well: calling one imports the module.
     """
 
     def __init__(self, name: str, called: tuple[str, ...]) -> None:
@@ -55,10 +55,10 @@ def _call(module: str, name: str, *args: object) -> object:
 
 @contextmanager
 def putting_off(modules: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """Put off the import of these modules for whoever imports them in the block. After it they are imported as ever.
+    """Put off imports of these modules in the block. After it they are imported as ever.
 
     Args:
-        modules: The modules, each with the functions and classes that are put off even if they are imported from it by their names.
+        modules: The modules, each with the functions and classes that are put off if imported by name.
     """
     stand_ins = {name: _PutOff(name, called) for name, called in modules.items() if name not in sys.modules}
     sys.modules.update(stand_ins)

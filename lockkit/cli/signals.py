@@ -1,7 +1,6 @@
 """Signals: they end a wait by an exception, and ``lockkit run`` passes them on to its command once that runs.
 
-By default SIGTERM ends Python without running any ``finally``. A wait would then leave its claim in the queue, and a demo its
-processes.
+By default SIGTERM ends Python without any ``finally``: a wait would leave its claim, a demo its processes.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Terminated(BaseException):
-    """A signal ended the wait. The class is not an Exception, so that no code on the way handles it as an error of its own.
+    """A signal ended the wait. The class is no Exception, so that no code handles it as an error of its own.
 
-    ``name`` is the lock that was waited for; None if it was not a lock. ``wanted`` is what was waited for in words, if that is not the lock of this name.
+    ``name`` is the lock that was waited for, or None; ``wanted`` describes another aim of the wait.
     """
 
     def __init__(self, number: int, name: str | None = None, wanted: str | None = None) -> None:
@@ -46,13 +45,13 @@ class Terminated(BaseException):
 class Signals:
     """Signal handlers for the time of one command. Main thread only.
 
-    Until :meth:`record` is called, signals that end a program raise (KeyboardInterrupt or :class:`Terminated`), but only once within
-    the time for cleaning up. After that every signal is kept for :meth:`take`. Signals that the caller ignores (``nohup``) stay
-    ignored.
+    Until :meth:`record` is called, signals that end a program raise (KeyboardInterrupt or
+    :class:`Terminated`), but only once within the time for cleaning up. After that every signal is kept for
+    :meth:`take`. Signals that the caller ignores (``nohup``) stay ignored.
 
-    The exception may be swallowed on the way: by a plugin that survives the failure of an import, or by Python, which ignores
-    exceptions in callbacks of its garbage collection. So :meth:`check` and :meth:`record` raise it again, and if it was turned into
-    another error, the ``with`` raises the original.
+    The exception may be swallowed on the way: by a plugin that survives the failure of an import, or by
+    Python, which ignores exceptions in callbacks of its garbage collection. So :meth:`check` and
+    :meth:`record` raise it again, and if it was turned into another error, the ``with`` raises the original.
 
     Args:
         name: The lock that is waited for, for messages.
@@ -108,7 +107,7 @@ class Signals:
         return taken
 
     def wait(self, seconds: float, also: Sequence[int] = ()) -> None:
-        """Sleep until a signal, a :meth:`wake`, or the end of the given seconds; or until one of other descriptors can be read."""
+        """Sleep until a signal, a :meth:`wake`, the given seconds, or readable data on other descriptors."""
         ready = select.poll()  # not select(2), which knows no descriptor above 1023
         for descriptor in (self._read, *also):
             ready.register(descriptor, select.POLLIN)
@@ -131,7 +130,7 @@ class Signals:
 
     def _install(self, numbers: tuple[signal.Signals, ...]) -> None:
         for number in numbers:
-            # While SIGCHLD is ignored, nobody can wait for a child (wait(2)), so that one is handled also for a caller that ignores it.
+            # Nobody can wait for a child while SIGCHLD is ignored (wait(2)): it is handled all the same.
             ignored = signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGCHLD
             if number not in self._old and not ignored:
                 self._old[number] = signal.signal(number, self._arrived)

@@ -1,7 +1,7 @@
 """Safe standard streams, even if they are closed or cannot be written to: cron, daemons, full disks, ASCII.
 
-A closed descriptor 1 is dangerous: the next file that is opened gets this number, and a guarded command would print into
-that file, for instance the store. So the descriptors 0, 1 and 2 are opened before anything else.
+A closed descriptor 1 is dangerous: the next opened file gets this number, and a guarded command would print
+into that file, for instance the store. So the descriptors 0, 1 and 2 are opened before anything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 
 
 def prepare() -> None:
-    """Open /dev/null for each closed standard stream, and write whole rows to stderr, where failures are harmless."""
+    """Open /dev/null for each closed standard stream, and write whole rows to stderr, ignoring failures."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -50,5 +50,5 @@ def unwritable(error: BaseException) -> exits.CommandFailed | None:
 
 
 def forget_stdout() -> None:
-    """Discard pending output, because Python flushes once more at exit and would report the same error again."""
+    """Discard pending output: Python would flush it at exit, and report the same error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

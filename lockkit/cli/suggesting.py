@@ -31,15 +31,15 @@ MEANT: Final = "lockkit.meant"
 WORDS: Final = "lockkit.words"
 """The key of ``click.Context.meta`` under which a command keeps its words as they were typed."""
 PROBE: Final = "lockkit.probe"
-"""The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
+"""The key of ``click.Context.meta`` that marks a parsed suggestion, for which there are no suggestions."""
 _CARD = r"(?i:(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*)"
 """Names that people give to cards: an index, with or without ``gpu:``, and a UUID or its beginning."""
 
 
 def as_called(session: Session) -> tuple[str, str]:
-    """The options with which a suggested command uses the store that this command uses, and a phrase about what must be done first.
+    """The options by which a suggested command uses the same store, and what must be done first, as a phrase.
 
-    The options are those with which this command was called, because the suggested one is run in the same shell. The phrase is empty,
+    The options are those of this command: the suggested one is run in the same shell. The phrase is empty
     unless the URL has a secret.
     """
     way = selecting(session.url, session.profile, session.namespace)
@@ -57,14 +57,7 @@ def look(session: Session, name: str) -> str:
 
 
 def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | None = None) -> str | None:
-    """A hint for a name that no lock has and that looks like a GPU, or like the pool of a host's GPUs; None for other names.
-
-    Args:
-        session: The call.
-        client: The client.
-        name: The name.
-        found: The card that is meant, if it has been looked for.
-    """
+    """A hint for a name without a lock that looks like a GPU, or a host's pool of GPUs; None for others."""
     pool = name if re.fullmatch(r"gpu(?:-sim)?/[^/]+", name) else None
     if pool is None and not looks_like_card(name):
         return None

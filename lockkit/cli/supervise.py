@@ -1,10 +1,11 @@
-"""Supervision of a running command: pass on signals, stop and continue with the command, end the command before its lock is gone.
+"""Supervision of a running command: pass on signals, stop with it, end it before its lock is gone.
 
 As the first process of a container the supervisor also collects the processes that the command leaves behind.
 
-If the hold is not renewed, another claim can get the lock at a known deadline, and the command must be dead by then. The command gets
-TERM ``kill_after`` before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; only
-an eviction or max_hold ends it. While this process is stopped, its watchdog does that (:mod:`lockkit.cli.watchdog`).
+If the hold is not renewed, another claim can get the lock at a known deadline, and the command must be dead
+by then: it gets TERM ``kill_after`` before the deadline, and KILL just before it. A process-bound claim does
+not lapse without renewals; only an eviction or max_hold ends it. While this process is stopped, its watchdog
+ends the command (:mod:`lockkit.cli.watchdog`).
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Held(Protocol):
 
 
 class Ended(NamedTuple):
-    """The end of a command: its exit code or signal, and the reason if it was ended because the lock was lost.
+    """The end of a command: its exit code or signal, and the reason if a lost lock ended it.
 
-    ``by_ctrl_c`` is true if the terminal's SIGINT ended the command, not one that was sent to the wrapper and passed on.
+    ``by_ctrl_c``: the terminal's SIGINT ended the command, not one sent to the wrapper and passed on.
     """
 
     code: int | None
@@ -77,7 +78,7 @@ class Supervisor:
         lost_why: Called once when the lease is found lost; returns the reason in words.
         lost_what: Returns what is lost, in words.
         asked: Returns the requests to release the lock that came since the last call, each in words.
-        sees: Looks at the processes of the command: from time to time, and when the command has ended and is not reaped; None if nobody does.
+        sees: Looks at the command's processes: at times, and between its end and its reaping; may be None.
         watchdog: The watchdog of the command; None if it has none.
         clock_time: Writes a time of CLOCK_BOOTTIME for the user.
     """
@@ -146,7 +147,7 @@ class Supervisor:
                 pause = min(pause, self._adopted.collect(self._now()))
             self._signals.wait(pause)
 
-    # -- signals and stops ------------------------------------------------------------------------------------
+    # -- signals and stops ----------------------------------------------------------------------------------
 
     def _pass_on(self, number: int) -> None:
         if number == signal.SIGINT:
@@ -172,11 +173,12 @@ class Supervisor:
         if self._interrupted == _IN_VAIN:
             pid = self._child.pid
             self._tell(
-                f"the command (pid {pid}) goes on after Ctrl-C (SIGINT); to end it: kill {pid}, and if it ignores that too: kill -9 {pid}"
+                f"the command (pid {pid}) goes on after Ctrl-C (SIGINT); to end it: kill {pid}, and if it "
+                f"ignores that too: kill -9 {pid}"
             )
 
     def _pass_on_request(self, request: str) -> None:
-        """Tell of a request to release the lock, and send the command the signal for it. What the command does is up to it."""
+        """Report a request to release the lock, and send the command the signal for it."""
         number = self._policy.on_ask
         if self._ending is not None:
             self._tell(request)
@@ -208,7 +210,7 @@ class Supervisor:
             self._terminal.give(self._child.group)
             self._child.signal(signal.SIGCONT)
 
-    # -- the command ------------------------------------------------------------------------------------------
+    # -- the command ----------------------------------------------------------------------------------------
 
     def _look_at_child(self) -> Ended | None:
         while True:
@@ -241,7 +243,7 @@ class Supervisor:
             self._sees()
 
     def _give_up(self) -> None:
-        """Kill the command and what it has started, as the watchdog does for a killed ``run``: nobody supervises them, and the lock is released next."""
+        """Kill the command and what it has started: the lock is released next."""
         try:
             os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -252,7 +254,7 @@ class Supervisor:
         self._child.outlast()
         os.waitpid(self._child.pid, 0)
 
-    # -- the lock ---------------------------------------------------------------------------------------------
+    # -- the lock -------------------------------------------------------------------------------------------
 
     def _look_at_lease(self) -> float:
         """Act on the state of the lease. Returns the seconds until the next look."""
@@ -289,7 +291,7 @@ class Supervisor:
             )
 
     def _heed_watchdog(self) -> None:
-        """Report what the watchdog has done while this process was stopped, and record it as done by this object."""
+        """Report what the watchdog did while this process was stopped, and record it as done here."""
         acted = None if self._watchdog is None else self._watchdog.acted()
         if acted is None or self._killed:
             return
@@ -301,8 +303,9 @@ class Supervisor:
         why = "it was evicted" if acted.evicted else _SILENT
         self._ending = self._reason(acted.at, self._policy.kill_after, gone=False) or why
         self._tell(
-            f"{self._lost_what()} is lost ({self._ending}); the watchdog {'killed' if acted.killed else 'ended'} the command at "
-            f"{self._clock_time(acted.at)}, because this lockkit run {'was stopped' if acted.stopped else 'was late'}"
+            f"{self._lost_what()} is lost ({self._ending}); the watchdog "
+            f"{'killed' if acted.killed else 'ended'} the command at {self._clock_time(acted.at)}, because "
+            f"this lockkit run {'was stopped' if acted.stopped else 'was late'}"
         )
 
     def _tell_of_kill(self, *, in_time: bool) -> None:
@@ -335,7 +338,8 @@ class Supervisor:
         assert self._ending is not None
         if self._policy.on_lost == "warn":
             self._tell(
-                f"{self._lost_what()} is lost ({self._ending}); the command continues without it (--on-lost warn)"
+                f"{self._lost_what()} is lost ({self._ending}); the command continues "
+                "without it (--on-lost warn)"
             )
         elif self._policy.on_lost == "term":
             # The signals come first: a reader of stderr that stands still must not delay them.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PIPE_WIDTH", "add", "show", "table", "width", "write"]
 
 PIPE_WIDTH = 200
-"""Columns for which a table is made in a pipe. Rows may be longer there, because a program may parse them: nothing is cut."""
+"""Columns for a table in a pipe. Rows may be longer: nothing is cut, because a program may parse them."""
 
 _NUMBERS = ("fence", "waiters")
 
@@ -74,10 +74,7 @@ def write(
 ) -> None:
     """Print aligned columns to a pipe. Of thousands of rows, rich would take a second.
 
-    Args:
-        columns: The heads.
-        rows: Makes the rows. Called twice, for the widths and for the texts, so that a million of them need not be in memory.
-        right: The heads of the columns that are flush right.
+    ``rows`` is called twice, for widths and for texts, so that memory need not hold them all.
     """
     from rich.cells import cell_len
 

@@ -72,14 +72,9 @@ def each(taken: Taken) -> Sequence[Lease]:
 def acquire(
     client: Client, session: Session, request: Request, woken: Callable[[], None], on_wait: OnWait
 ) -> Taken | Reused:
-    """Acquire what the command line asks for, unless a ``run`` around this one holds it, and ``--nested reuse`` says to use that.
+    """Acquire what was asked for, or with ``--nested reuse`` use what a ``run`` around this one holds.
 
-    Args:
-        client: The client.
-        session: The common options.
-        request: The options of the command line.
-        woken: Called when a hold is lost.
-        on_wait: Called each time that the store answers "queued".
+    ``woken`` is called when a hold is lost, ``on_wait`` each time that the store answers "queued".
 
     Raises:
         CommandFailed: The lock is busy, or a ``run`` around this one holds it.
@@ -109,11 +104,7 @@ def options_of(
 ) -> Options:
     """The options of each lock.
 
-    Args:
-        client: The client.
-        request: The options of the command line.
-        woken: Called when a hold is lost.
-        ttl: The ttl in seconds if nobody has set one; None for the usual one.
+    ``woken`` is called when a hold is lost. ``ttl``: that in seconds if nobody has set one.
     """
     config = client.config
     usual = UsualTtl(TTL if ttl is None else ttl)
@@ -212,11 +203,11 @@ def _from_pool(
     return _several(session, request, take, on_wait)
 
 
-# -- a run inside a run ---------------------------------------------------------------------------------------
+# -- a run inside a run -------------------------------------------------------------------------------------
 
 
 def under(client: Client, request: Request, terms: Terms) -> Outer | None:
-    """The hold of a ``run`` around this one on a lock, if there is one, and ``--nested reuse`` says to use it.
+    """The hold of an outer ``run`` on a lock, if there is one, and ``--nested reuse`` says to use it.
 
     Raises:
         CommandFailed: The outer ``run`` holds the lock, and this command may not run under that hold.
@@ -238,7 +229,7 @@ def under(client: Client, request: Request, terms: Terms) -> Outer | None:
 
 
 def _under_members(client: Client, request: Request, pool: Pool, count: int) -> Reused | None:
-    """The holds of a ``run`` around this one on members of the pool, if there are some, and ``--nested reuse`` says to use them.
+    """The holds of an outer ``run`` on members of the pool, if any, and ``--nested reuse`` says to use them.
 
     Raises:
         CommandFailed: The outer ``run`` holds some members, and this command may not run under these holds.

@@ -1,8 +1,9 @@
 """The terminal of ``lockkit run``: which process group is in the foreground (job control, tcsetpgrp(3)).
 
-The command gets a process group of its own, which is the foreground group of the terminal, like a job of a shell. So it may read keys
-(pdb, ``python -i``, vi), and Ctrl-C and Ctrl-Z reach it and not the wrapper. In a pipeline (``lockkit run ... | less``) the rest of the
-pipeline uses the terminal as well, so there the command stays in the group of the pipeline, as it would without lockkit.
+The command gets a process group of its own, which is the foreground group of the terminal, like a job of a
+shell. So it may read keys (pdb, ``python -i``, vi), and Ctrl-C and Ctrl-Z reach it and not the wrapper. In a
+pipeline (``lockkit run ... | less``) the rest uses the terminal as well, so the command stays in the group of
+the pipeline, as it would without lockkit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Terminal", "gone"]
 
 
 def gone() -> bool:
-    """Whether the terminal on standard input or output is gone. Not every process on it gets a SIGHUP then (runuser, a connection that broke)."""
+    """Whether the terminal on standard input or output is gone. Not every process on it gets a SIGHUP."""
     streams = select.poll()
     for descriptor in (0, 1):
         streams.register(descriptor, 0)  # errors and hang-ups are reported whatever is asked for
@@ -53,20 +54,20 @@ class Terminal:
             self._set(group)
 
     def take_back(self, group: int) -> None:
-        """Make this process's group the foreground group again, if the command's group is (also if it has ended)."""
+        """Make this process's group the foreground group again, if the command's group is, even if ended."""
         if self.has_it(group):
             self._set(self._group)
 
     def stop(self, *, alone: bool = False) -> None:
-        """Stop this process group (``alone``: only this process), as the shell expects of a job; return when it is continued.
+        """Stop this process group (``alone``: only this process), like a job; return when it is continued.
 
-        If the shell that began this process group is gone (POSIX: an orphaned process group), nothing could continue it. Then the kernel
-        drops the signal, and this returns at once.
+        If the shell of this process group is gone (POSIX: an orphaned process group), nothing could continue
+        it. Then the kernel drops the signal, and this returns at once.
         """
         old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         try:
-            # The kernel delivers a signal to the main thread first, which runs this code. So the process is stopped before this
-            # call returns.
+            # The kernel delivers a signal to the main thread first, which runs this code. So the process is
+            # stopped before this call returns.
             if alone:
                 os.kill(os.getpid(), signal.SIGTSTP)
             else:
@@ -84,7 +85,7 @@ class Terminal:
 
     def _set(self, group: int) -> None:
         assert self._tty is not None
-        # A background group that sets the foreground group is stopped by SIGTTOU unless the signal is blocked.
+        # SIGTTOU would stop a background group that sets the foreground group.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         try:
             os.tcsetpgrp(self._tty, group)

@@ -1,4 +1,4 @@
-"""``lockkit run --metrics-textfile``: the file that node_exporter reads, written on a thread, because a slow disk must delay neither lock nor command."""
+"""``lockkit run --metrics-textfile``: a file for node_exporter, written on a thread as disks may be slow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ _PATIENCE = 2.0
 
 
 class Textfile:
-    """The metrics of one run in a file, from its first second to its end. A file that cannot be written is told once and changes nothing else.
+    """The metrics of a run in a file, from start to end. Reports a failed write once, and goes on.
 
-    Args:
-        path: The file. Its name without ``.prom`` is the label ``run``.
-        names: The locks that are asked for.
-        tell: Called with a sentence for the user.
+    The name of ``path`` without ``.prom`` is the label ``run``.
     """
 
     def __init__(self, path: str, names: Sequence[str], tell: Callable[[str], None]) -> None:
@@ -45,7 +42,7 @@ class Textfile:
         self._begin()
 
     def named(self, name: str) -> None:
-        """Take the name of what is asked for, where only the configuration tells it."""
+        """Take the name of what is asked for, if only the configuration has it."""
         self._metrics.named(name)
 
     def acquired(self, names: Sequence[str] = ()) -> None:

@@ -20,15 +20,7 @@ _PLAIN = {_FULL: "#", _PART: "|", _EMPTY: "."}
 
 
 def bar(began: float, ended: float, first: float, last: float, width: int) -> str:
-    """A bar that shows a period within a longer one: ``···███·····``. Even the shortest period is seen.
-
-    Args:
-        began: The beginning of the period.
-        ended: The end of the period.
-        first: The beginning of the longer one.
-        last: The end of the longer one.
-        width: Columns.
-    """
+    """A bar that shows a period within a longer one: ``···███·····``. Even the shortest period is seen."""
     scale = width / max(last - first, 1e-9)
     left = min(int((began - first) * scale), width - 1)
     right = min(max(round((ended - first) * scale), left), width)
@@ -64,16 +56,7 @@ def rows(
     width: int,
     ends: Mapping[str, str],
 ) -> list[str]:
-    """The timeline of one lock: a row for each hold, each wait in vain and each happening, in the order of time.
-
-    Args:
-        lock: The lock.
-        holds: The holds of the lock.
-        waits: The waits for it that were in vain.
-        happenings: The other events about it.
-        width: Columns.
-        ends: How a hold may have ended, in words.
-    """
+    """The timeline of one lock: a row for each hold, failed wait and happening, in the order of time."""
     now = time.time()
     times = (
         [one.began for one in holds]
@@ -90,7 +73,10 @@ def rows(
         how = "" if one.end == "released" else f", {ends.get(one.end, one.end)}"
         who = f"{one.owner.user}@{one.owner.host} {one.owner.pid}{how}"
         held = "?" if one.ended is None and one.end else durations.show(_end(one, now) - one.began)
-        row = f"{clock(one.began, now):<8}  {held:>9} {durations.show(one.waited):>9}  {picture}  {_cut(who, rest)}"
+        row = (
+            f"{clock(one.began, now):<8}  {held:>9} {durations.show(one.waited):>9}  "
+            f"{picture}  {_cut(who, rest)}"
+        )
         found.append((one.began, row))
     for wait in waits:
         began = wait.ended - wait.waited

@@ -1,6 +1,6 @@
-"""The pages of the documentation as topics of ``lockkit docs``: those of the wheel, or of the checkout that is in use.
+"""The pages of the documentation as topics of ``lockkit docs``, from the wheel or the checkout in use.
 
-A page is Markdown with a few directives for the website. They are replaced by what somebody can use who reads the page as a text.
+A page is Markdown with a few directives for the website, which are replaced for readers of the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INSTALLED = Path(__file__).parents[1] / "_docs"
 _CHECKOUT = Path(__file__).parents[2] / "docs"
 _FOLDERS = (".", "backends", "howto", "ops", "reference")
 _LEFT_OUT = ("api", "architecture", "changelog", "cli", "index", "kit", "performance", "spi")
-"""Pages that repeat ``--help`` or the docstrings, or that are about lockkit's inside. The wheel has none of them (pyproject.toml)."""
+"""Pages that repeat ``--help`` or docstrings, or show lockkit's inside. Wheels lack them (pyproject.toml)."""
 
 _LINK = re.compile(r"\[([^\]]*)\]\((?:[\w./-]*/)?([\w-]+)\.md(?:#[^)]*)?\)")
 _PICTURE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")

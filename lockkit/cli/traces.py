@@ -1,4 +1,4 @@
-"""Traces that a lock has left where nobody holds it or waits for it. A store forgets a name that is free, so there may be none."""
+"""Sentences about the traces that a free lock has left. Stores forget free names: there may be none."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ def sentences(
 ) -> list[str]:
     """The sentences about a free name, without those about failed releases.
 
-    Args:
-        found: The traces of the name.
-        now: The current time, in seconds since the epoch.
-        options: The options that select the same store in a suggested command.
-        first: What must be done before that command.
-        meant: Whether it is known what else the name may mean, so that a lack of similar names says nothing.
+    ``meant``: it is known what else the name may mean, so a lack of similar names says nothing.
     """
     told = []
     if meant and not found.near:
@@ -46,8 +41,8 @@ def sentences(
         told.append("No similar name is in use here.")
     if found.record is not None and found.record.damaged:
         told.append(
-            "Its record in the store is damaged: nobody knows what it said. A GPU is given to nobody until somebody "
-            f"looked at it, and ran{first}: lockkit gpu clear UUID{options}."
+            "Its record in the store is damaged: nobody knows what it said. A GPU is given to nobody until "
+            f"somebody looked at it, and ran{first}: lockkit gpu clear UUID{options}."
         )
     elif found.record is not None:
         words = _card_words(found.record)
@@ -61,7 +56,8 @@ def sentences(
         told.append(f"Whether a program wrote a record of it is not known: {found.unread}")
     elif not found.failed:
         told.append(
-            "Nothing here remembers this name, so whether it was ever used is not known: a store forgets a name that is free."
+            "Nothing here remembers this name, so whether it was ever used is not known: a "
+            "store forgets a name that is free."
         )
     return told
 
@@ -69,7 +65,7 @@ def sentences(
 def row(
     name: str, found: Traces, now: float, options: str = "", first: str = "", *, meant: bool = False
 ) -> str:
-    """The same in one row, for a table; empty if nothing is known of the name, not even that it was forgotten."""
+    """The same in one row, for a table; empty if nothing is known of the name."""
     told = []
     if found.near:
         line = command_line("status", found.near[0], options=options)

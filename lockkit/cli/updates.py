@@ -12,11 +12,6 @@ __all__ = ["between_updates"]
 def between_updates(interval: float | None, *, watch: bool, usual: float) -> float:
     """The seconds between two updates of ``--watch``.
 
-    Args:
-        interval: The value of ``--interval``; None if it is not given.
-        watch: Whether ``--watch`` is given.
-        usual: The seconds without ``--interval``.
-
     Raises:
         click.UsageError: There is an interval, and nothing is watched.
     """

@@ -62,16 +62,13 @@ class Told(NamedTuple):
 
 
 class Announcer:
-    """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min, and on a terminal a live line.
+    """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min; on a terminal a live line.
 
-    The store says every two seconds where the claim stands. A background thread writes the messages that are due between.
+    Every two seconds the store reports the claim's place. A background thread writes messages due between.
 
-    Args:
-        client: The client with which the queue is read when a message is written.
-        quiet: Write nothing.
-        as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
-        signals: The signals that end the wait, also where the exception of one was swallowed: then at the next answer of the store.
-        limit: The seconds that the wait lasts at most; None for no limit, or one that need not be said.
+    ``as_json``: one ``lockkit.waiting/1`` document for each message, and no live line. ``signals`` end the
+    wait even where their exception was swallowed: at the next answer. ``limit``: seconds, or None if not to
+    be said.
     """
 
     _soon = True
@@ -186,7 +183,7 @@ class Announcer:
         return Told(line, place, holder)
 
     def _follow_with(self, live: str, line: str, *, due: bool) -> None:
-        """Replace the live line, cut to one row. When a message is due of which that shows only a part, it is written in full above."""
+        """Replace the live line, cut to one row. A message that is due and cut is written in full above."""
         fits = cut(live, _columns() - 1)
         rows.live(fits, f"{line}\n" if due and fits != line else "")
         self._line_open = True
@@ -207,15 +204,11 @@ def _columns() -> int:
 
 
 def blocked_by(holder: ClaimInfo, wall: float) -> str:
-    """Describe the claim in the way; if its process has started this command, both may wait for each other, so that is said too.
-
-    Args:
-        holder: The claim, as ``inspect`` shows it.
-        wall: Seconds since the epoch.
-    """
+    """Describe the claim in the way; if its process started this command, also that both may deadlock."""
     told = in_the_way(holder, wall)
     return (
-        f"{told}; that process started this command, and the two wait for each other if it waits for the end of this command"
+        f"{told}; that process started this command, and the two wait for each other if it "
+        "waits for the end of this command"
         if started_this(holder)
         else told
     )

@@ -1,26 +1,27 @@
 """The watchdog of a command: a process that ends the command in time if ``lockkit run`` itself is stopped.
 
-A stopped ``run`` (SIGSTOP, Ctrl-Z, a debugger) can neither renew the lock nor end its command, and the lock goes to
-the next in the queue at a known deadline. The watchdog is a fork of ``run`` that shares one page of memory with it:
-the renewing thread of ``run`` writes each new deadline there, and the watchdog writes when it acted. Just before
-the deadline it kills the command, whatever ``run`` does. If it finds ``run`` stopped, it sends TERM first, at the
-time at which ``run`` would have sent it.
+A stopped ``run`` (SIGSTOP, Ctrl-Z, a debugger) can neither renew the lock nor end its command, and the lock
+goes to the next in the queue at a known deadline. The watchdog is a fork of ``run`` that shares one page of
+memory with it: the renewing thread of ``run`` writes each new deadline there, and the watchdog writes when it
+acted. Just before the deadline it kills the command, whatever ``run`` does. If it finds ``run`` stopped, it
+sends TERM first, at the time at which ``run`` would have sent it.
 
-On a store with process-bound claims (the embedded one) a claim does not end when renewals stop, but it does end
-after an eviction. There the watchdog reads the descriptor by which the store reports evictions, and from then on
-the time since the last renewal counts. The same descriptor keeps the claim alive until the watchdog of a killed ``run`` has ended.
+On a store with process-bound claims (the embedded one) a claim does not end when renewals stop, but it does
+end after an eviction. There the watchdog reads the descriptor by which the store reports evictions, and from
+then on the time since the last renewal counts. The same descriptor keeps the claim alive until the watchdog
+of a killed ``run`` has ended.
 
-The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a process
-group reaches it. It closes all other descriptors that it inherited, so that it keeps no pipe open. It
-never signals the wrong process, because ``run`` kills the watchdog before it reaps the command, and until then the
-command keeps its pid.
+The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a
+process group reaches it. It closes all other descriptors that it inherited, so that it keeps no pipe open. It
+never signals the wrong process, because ``run`` kills the watchdog before it reaps the command, and until
+then the command keeps its pid.
 
-If ``run`` is killed, the kernel kills the command (prctl(2)), but not what the command has started, such as the
-programs of a script. The watchdog kills them at once, and ends when they are dead: the
-process group of the command, and all processes of the session that were started under the claim. These are needed where the
-command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell with job control,
-``run --nested reuse``). A daemon has a session of its own. A pid is not given to another process as long as it names
-a group; and if nothing of the group is left, and the pid was given away meanwhile, the time of start tells.
+If ``run`` is killed, the kernel kills the command (prctl(2)), but not what the command has started, such as
+the programs of a script. The watchdog kills them at once, and ends when they are dead: the process group of
+the command, and all processes of the session that were started under the claim. The latter matter where the
+command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell
+with job control, ``run --nested reuse``). A daemon has a session of its own. A pid is not given to another
+process as long as it names a group; if the group is empty and the pid was reused, the start time shows it.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ NAME = "lockkit-watch"
 KILL_MARGIN = 0.25
 """Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
 _SAMPLE = 5.0
-"""The most seconds between two looks. A long pause could end too late, because poll(2) does not count the time for
-which the machine sleeps, and deadlines do."""
+"""The most seconds between two looks. poll(2) does not count the time for which the machine sleeps, and
+deadlines do, so a long pause could end too late."""
 _SOON = 0.05
-"""Seconds between two looks once TERM is due, because ``run`` may be stopped; or while the command is being started."""
+"""Seconds between two looks when TERM is due, as ``run`` may be stopped, or while the command starts."""
 _MOST = 5
 """The number of watchdogs of one command, at most, in case that each is ended at once."""
 _PR_SET_NAME = 15
 _COMMAND, _STARTED, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(7)
-"""The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor reads and
-writes as a whole. 0 means: not yet."""
+"""The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor
+reads and writes as a whole. 0 means: not yet."""
 
 
 class Policy(NamedTuple):
@@ -186,14 +187,14 @@ class Watchdog:
         )
 
     def end(self) -> None:
-        """Kill the watchdog, so that it sends no more signals. Must be called before the command is reaped. May be repeated."""
+        """Kill the watchdog, so that it sends no more signals. Reap the command only after it. Repeatable."""
         pid, self.pid = self.pid, 0
         if pid:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
     def keep(self) -> str | None:
-        """Continue the watchdog if somebody has stopped it, and begin again if somebody has killed it; what happened, in words."""
+        """Continue a stopped watchdog, and restart a killed one; returns what happened, in words."""
         found = self.pid and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
         if not found:
             return None
@@ -206,10 +207,16 @@ class Watchdog:
         self._begun += 1
         try:
             if self._begun > _MOST:
-                return "the watchdog has ended again and again; if this lockkit run is stopped, nobody ends the command in time"
+                return (
+                    "the watchdog has ended again and again; if this lockkit run is stopped, "
+                    "nobody ends the command in time"
+                )
             self.pid = forked(self._watch)
         except CommandFailed as error:
-            return f"the watchdog was killed, and there is no other ({error}); if this lockkit run is stopped, nobody ends the command in time"
+            return (
+                f"the watchdog was killed, and there is no other ({error}); if this lockkit run is "
+                "stopped, nobody ends the command in time"
+            )
         return "the watchdog was killed; another one has begun"
 
     # -- in the process of the watchdog
@@ -281,7 +288,7 @@ class Watchdog:
             return  # the command has not begun, and will not: it dies with its parent
         child, there = self._child(pid), process_start(pid)
         if self._group and (there is None or same_start(there, self._cells[_STARTED])):
-            # The kernel may have killed the command already, and then nobody could tell which daemons were its own.
+            # The kernel may have killed the command already; then its own daemons are unknown.
             child.kill(daemons=False)
         else:
             child.kill_left()  # the pid means another process, or may soon
@@ -291,14 +298,14 @@ class Watchdog:
         return Child(pid, pid if self._group else None, self._claims, self._session)
 
     def _hear(self) -> None:
-        """Note an eviction. No other process needs what is read here: ``run`` waits for no lock once its command runs."""
+        """Note an eviction. No other process needs this data: ``run`` waits for no lock by then."""
         assert self._evictions is not None
         descriptor, words = self._evictions
         try:
             read = os.read(descriptor, 65536)
         except BlockingIOError:
             return
-        # Not in steps of a word: a reader that falls behind gets the end of a word that the full pipe cut off.
+        # Not in steps of a word: a slow reader may get the end of a word that the full pipe cut off.
         if not self._cells[_EVICTED] and any(word in read for word in words):
             self._cells[_EVICTED] = self._now()
 
@@ -319,7 +326,7 @@ class Watchdog:
 
 
 def _end_of(pid: int) -> int | None:
-    """A descriptor that becomes readable when a process ends (pidfd_open(2)); None where there is no such thing."""
+    """A descriptor that becomes readable when a process ends (pidfd_open(2)); None if there is none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -335,7 +342,7 @@ def _descriptors() -> Sequence[int]:
 
 
 def _rename() -> None:
-    """Show the watchdog under its own name and without arguments, so that ``pkill -f`` of a ``run`` does not stop or kill both."""
+    """Show the watchdog under its own name, so that ``pkill -f`` of a ``run`` does not hit both."""
     if prctl is not None:
         prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
     try:

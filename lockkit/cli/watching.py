@@ -26,10 +26,7 @@ T = TypeVar("T")
 def print_each(session: Session, looks: Iterable[T | LockkitError], show: Callable[[T], None]) -> None:
     """Print look after look.
 
-    Args:
-        session: The call.
-        looks: What was seen, or in its place an error that may pass.
-        show: Prints what was seen.
+    A look may be an error that may pass.
     """
     for seen in looks:
         if not isinstance(seen, LockkitError):

@@ -1,1 +1,1 @@
-"""The commands, one in each file, as an attribute ``command``; :data:`lockkit.cli.main.COMMANDS` lists them."""
+"""The commands: each file has one as its attribute ``command``. List: :data:`lockkit.cli.main.COMMANDS`."""

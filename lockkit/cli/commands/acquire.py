@@ -94,8 +94,8 @@ def command(
 ) -> int:
     """Take the lock NAME and keep it after this command ends: for scripts, CI jobs and systemd units.
 
-    Nothing renews the lock. It ends when lockkit release releases it, or after --ttl. To guard one command, lockkit run is better: it
-    renews the lock, and frees it when the command dies.
+    Nothing renews the lock. It ends when lockkit release releases it, or after --ttl. To guard one command,
+    lockkit run is better: it renews the lock, and frees it when the command dies.
     """
     kind = fitting.kind(
         click.get_current_context(),
@@ -106,7 +106,7 @@ def command(
         no_wait=no_wait,
         timeout=timeout,
     )
-    # The note is for explain. On most stores nothing else distinguishes this hold from that of a process that has stopped renewing.
+    # For explain: on most stores this hold looks like that of a process that has stopped renewing.
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
     if reason is not None:
@@ -180,7 +180,7 @@ def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
 
 
 def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *, print_token: bool) -> None:
-    """Report that a claim may still be in the store, and how to end it, because it would block the name for its whole ttl."""
+    """Report that a claim may still block the name for its whole ttl, and how to end it."""
     if claim_id is None:
         return
     options, first = as_called(session)
@@ -188,7 +188,8 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     if print_token:
         way = command_line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
     output.notice(
-        f"{name!r} may still be held (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
+        f"{name!r} may still be held (claim {claim_id}), for at most "
+        f"{durations.show(ttl)}; to end that{first}: {way}",
         name=name,
         as_json=session.json,
     )

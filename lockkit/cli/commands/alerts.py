@@ -24,10 +24,12 @@ __all__ = ["command"]
 
 command = Group(
     "alerts",
-    help="""Show the rules of alerts and the alerts of now; silence and acknowledge them, and test the channels.
+    help="""Show the rules of alerts and the alerts of now; silence and acknowledge them, and test the
+    channels.
 
-    An alert is told over the channels of the configuration by the process that runs the alert engine. These commands read and write
-    the files of that engine, so they are for the same user on the same host. See: lockkit docs alerts
+    An alert is told over the channels of the configuration by the process that runs the alert engine. These
+    commands read and write the files of that engine, so they are for the same user on the same host. See:
+    lockkit docs alerts
     """,
     examples="""
 lockkit alerts list
@@ -57,7 +59,7 @@ def _me() -> str:
     examples="lockkit alerts rules\nlockkit alerts rules --json | jq .rules",
 )
 def _rules(session: Session) -> None:
-    """Show the rules in force: the shipped ones with the changes of the configuration, and those of the configuration."""
+    """Show the rules in force: the shipped ones, as changed by the configuration, and the configured ones."""
     from lockkit.alerts.in_force import of_config
     from lockkit.alerts.wording_of_rules import condition_words
 
@@ -169,9 +171,10 @@ def _silence(
     comment: str | None,
     end: str | None,
 ) -> None:
-    """Tell nothing of one alert, or of all that match, for a time.
+    """Mute one alert, or all that match, for a while.
 
-    What was told before is still told to be over. An alert that still fires when the silence ends is told then.
+    The end of an alert that was sent before is still sent. An alert that fires when the silence ends is
+    sent then.
     """
     desk = _desk(session)
     if end is not None:
@@ -208,7 +211,8 @@ def _silence(
         output.say(f"silence {made.id} has ended")
     else:
         output.say(
-            f"silence {made.id} for {durations.show(made.ends - made.starts)}; to end it: lockkit alerts silence --end {made.id}"
+            f"silence {made.id} for {durations.show(made.ends - made.starts)}; to end it: lockkit alerts "
+            f"silence --end {made.id}"
         )
 
 
@@ -271,10 +275,11 @@ def _ack(session: Session, *, fingerprint: str, comment: str | None, undo: bool)
     help="How long the alert fires at services that keep it, such as PagerDuty.  [default: 1m]",
 )
 def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int:
-    """Send a test alert over each channel, or over those named, whatever their limits, and then that it is over.
+    """Send a test alert over each channel, or over those named, whatever their limits, and then its end.
 
-    The alert has the worst severity that the channel is for, so it wakes whom a real one would. PagerDuty and Alertmanager have the end after
-    --for, or at once on Ctrl-C, so that there is time to page: Alertmanager says nothing of an alert that ends within its group_wait.
+    The alert has the worst severity of its channel, so it wakes those whom a real one would. PagerDuty and
+    Alertmanager get its end after --for, or at once on Ctrl-C, so that there is time to page: Alertmanager
+    ignores an alert that ends within its group_wait.
 
     Exit code: 0 each has taken both, 1 one has not; 78 there is no such channel.
     """
@@ -312,7 +317,10 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
         for one in tested:
             outcome = taken[one.name] = send(one, None)
             if not session.json:
-                took = f"{_service(one)} has taken the alert as {one.severities[0]} in {durations.show(outcome.seconds)}"
+                took = (
+                    f"{_service(one)} has taken the alert as {one.severities[0]} in "
+                    f"{durations.show(outcome.seconds)}"
+                )
                 output.say(f"{one.name}: {took if outcome.delivered else f'failed: {outcome.error}'}")
         if any(taken[one.name].delivered and getattr(sink_of(one), "keeps_state", False) for one in tested):
             time.sleep(seconds)

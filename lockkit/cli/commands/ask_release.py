@@ -28,8 +28,9 @@ lockkit ask-release GPU-54a033e8 --claim 3f2a9c01b7de --reason "it is idle"
 def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
     """Ask the holder of the lock NAME to release it. Nothing is forced: lockkit evict does that.
 
-    The holder hears of it with its next renewal, within a third of its ttl. What it does then is up to it: a Python program sees
-    lease.release_requested, and lockkit run --on-ask sends its command a signal. status and explain show the request.
+    The holder sees the request at its next renewal, within a third of its ttl, and may ignore it: a Python
+    program sees lease.release_requested, and lockkit run --on-ask sends its command a signal. status and
+    explain show the request.
 
     NAME may be the UUID of a GPU of this host, or at least 8 characters of one.
     """

@@ -50,16 +50,17 @@ lockkit audit --max-skew 50ms --json
     help="How far the clocks of two hosts may be apart.  [default: 500ms]",
 )
 def command(session: Session, files: tuple[str, ...], *, since: float | None, max_skew: float | None) -> int:
-    """Read the event journals of one or many hosts, and check that no two holds that exclude each other overlapped, and that the fences rose.
+    """Read event journals, and check that no holds that exclude each other overlapped, and that fences rose.
 
-    Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their wall clocks: an overlap by more
-    than --max-skew is a violation, and holds that are closer than that are undecidable, because the clocks may hide an overlap. Two holds
-    with one fence are a violation in any case. So is a write that a guarded resource accepted although it had accepted a higher fence
-    before. Without FILES, the journals of this host are read. --url and --namespace leave out other stores and namespaces. If anything is
-    missing in the journals, the audit says what, and never that exclusion held.
+    Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their
+    wall clocks: an overlap by more than --max-skew is a violation, and closer holds are undecidable, because
+    the clocks may hide an overlap. Two holds with one fence are always a violation, as is a write that a
+    guarded resource accepted after a higher fence. Without FILES, the journals of this host are read. --url
+    and --namespace leave out other stores and namespaces. If anything is missing in the journals, the audit
+    says what, and never that exclusion held.
 
-    Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 that cannot be told, because the clocks are too far apart, because
-    something is missing, or because there are no grants or no journals.
+    Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 undecidable, because the clocks are
+    too far apart, something is missing, or there are no grants or no journals.
     """
     from lockkit.observe.audit import MAX_SKEW, audit
 
@@ -84,7 +85,8 @@ def _show(found: Audit) -> None:
     output.say(told[found.verdict])
     if found.verdict == "held":
         output.say(
-            "that is said of these grants: a process whose journal was off, or could not be written, may be in none"
+            "that is said of these grants: a process whose journal was off, or could "
+            "not be written, may be in none"
         )
     for violation in found.violations[:_SHOWN]:
         output.say(_sentence(violation))
@@ -96,8 +98,9 @@ def _show(found: Audit) -> None:
         skew = durations.exact(found.max_skew)
         pairs = "a hold" if found.undecidable == 1 else f"{found.undecidable:,} holds"
         output.say(
-            f"{pairs} may have overlapped with another: they are on different hosts and closer together than {skew} (say how "
-            "far the clocks may really be apart: --max-skew 10ms), or the first one has no known end"
+            f"{pairs} may have overlapped with another: they are on different hosts and closer together "
+            f"than {skew} (say how far the clocks may really be apart: --max-skew 10ms), or the first one "
+            "has no known end"
         )
     for sentence in past.missing(found.gaps):
         output.say(f"missing: {sentence}")
@@ -121,7 +124,8 @@ def _facts(found: Audit) -> list[str]:
     ]
     if found.writes or found.refused or kinds["stale write"]:
         facts.append(
-            f"{_count(found.writes, 'guarded write')}, {kinds['stale write']:,} lost to an older holder, {found.refused:,} refused"
+            f"{_count(found.writes, 'guarded write')}, {kinds['stale write']:,} lost to an older holder, "
+            f"{found.refused:,} refused"
         )
     facts += [f"{found.open:,} still held"] if found.open else []
     facts += [f"{found.undecidable:,} undecidable"] if found.undecidable else []
@@ -155,8 +159,9 @@ def _hold(hold: PastHold) -> str:
 
 def _step(step: PastStep) -> str:
     return (
-        f"fence {step.fence} {step.kind}, claim {step.claim_id}, {step.owner}: {rfc3339(step.at - step.lasted)} to "
-        f"{rfc3339(step.at)} (boot {step.owner.boot_id[:8]}, {step.boottime - step.lasted:.6f} to {step.boottime:.6f})"
+        f"fence {step.fence} {step.kind}, claim {step.claim_id}, {step.owner}: "
+        f"{rfc3339(step.at - step.lasted)} to {rfc3339(step.at)} (boot {step.owner.boot_id[:8]}, "
+        f"{step.boottime - step.lasted:.6f} to {step.boottime:.6f})"
     )
 
 

@@ -28,10 +28,10 @@ lockkit bench --url redis://localhost:6379
 @click.argument("benches", nargs=-1, metavar="[BENCH]...", type=click.Choice(BENCHES))
 @option("--quick", is_flag=True, help="Use fewer rounds and smaller counts.")
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
-    """Measure lockkit on this machine, in turns with the floor: the least that any lock on this host has to do.
+    """Measure lockkit on this machine, in turns with the floor: the least work of any lock on this host.
 
-    BENCH is start-up, uncontended, pipeline, hand-off, contended, stall, held or asyncio; the default is all of them. With --url they are measured
-    on that store, in the namespace lockkit-bench. Compare only numbers of the same run.
+    BENCH is start-up, uncontended, pipeline, hand-off, contended, stall, held or asyncio; the default is all.
+    With --url that store is measured, in the namespace lockkit-bench. Compare only numbers of the same run.
     """
     try:
         bench = import_module("lockkit.testing.bench.command")

@@ -14,8 +14,8 @@ from lockkit.cli.completing import VARIABLE
 __all__ = ["command"]
 
 _BASH = r"""%(complete_func)s() {
-    # bash splits words at ":" and "=" as well (COMP_WORDBREAKS), and lock names and URLs have those in them: what no blank
-    # parts is one word here. What stands before the last such character is on the line already, and is not inserted again.
+    # bash splits words at ":" and "=" as well (COMP_WORDBREAKS), which lock names and URLs contain. Here only
+    # blanks separate words. The part before the last such character is on the line: not inserted again.
     local IFS=$'\n'
     local rest=$COMP_LINE piece trimmed breaks prefix completion type value i
     local -a words=()
@@ -42,7 +42,7 @@ _BASH = r"""%(complete_func)s() {
             command) COMPREPLY=($(compgen -c -- "$word")) ;;
             file) COMPREPLY=(); compopt -o default ;;
             plain)
-                # Blanks and the like are escaped, but in quotes that are open; what is on the line may be, or not.
+                # Blanks and the like are escaped, except in open quotes; the word on the line may be, or not.
                 if [[ $word == [\"\']* ]]; then
                     COMPREPLY+=("$value")
                 elif [[ -n $prefix && $value == "$prefix"?* ]]; then
@@ -52,7 +52,8 @@ _BASH = r"""%(complete_func)s() {
                     COMPREPLY+=("${value#"$prefix"}")
                 fi ;;
         esac
-    done < <(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) %(complete_var)s=bash_complete "$1")
+    done < <(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) \
+        %(complete_var)s=bash_complete "$1")
 
     return 0
 }
@@ -60,7 +61,8 @@ _BASH = r"""%(complete_func)s() {
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 _FISH = r"""function %(complete_func)s
-    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) %(prog_name)s)
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \
+        COMP_CWORD=(commandline -t) %(prog_name)s)
     for completion in $response
         # Only the first comma parts type and value: a name may have others.
         set -l parts (string split -m 1 , -- $completion)
@@ -93,8 +95,8 @@ lockkit completion fish > ~/.config/fish/completions/lockkit.fish
 def command(session: Session, shell: str) -> None:
     """Print a completion script for SHELL.
 
-    Commands, options and choices are completed; names, claims and namespaces from the store; profiles, settings, plugins, failures
-    and GPUs. If the store or the driver does not answer at once, there is nothing to choose from.
+    Commands, options and choices are completed; names, claims and namespaces from the store; profiles,
+    settings, plugins, failures and GPUs. A store or driver that does not answer at once offers nothing.
     """
     from click.shell_completion import get_completion_class
 

@@ -18,8 +18,9 @@ command = Group(
     "config",
     help="""Show, check or create the configuration.
 
-    The sources, of which a later one wins over an earlier one: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's
-    lockkit.toml or pyproject.toml, LOCKKIT_* variables, the URL's query, options.
+    The sources, of which a later one wins over an earlier one: /etc/lockkit/config.toml,
+    ~/.config/lockkit/config.toml, the project's lockkit.toml or pyproject.toml, LOCKKIT_* variables, the
+    URL's query, options.
     """,
     examples="""
 lockkit config show            # every setting, and where its value came from
@@ -69,8 +70,9 @@ def _value(text: str) -> str | float | bool | list[str] | None:
 def _check(session: Session) -> int:
     """Check every file, variable and profile, and report all problems. Exits 78 if there are any.
 
-    Each source is checked by itself. If all of them can be read, their combination is checked, and whether the store supports it:
-    with the options given here, and with each other profile. No store is contacted, and nothing is created.
+    Each source is checked by itself. If all can be read, their combination is checked, and whether the store
+    supports it: with the options given here, and with each other profile. No store is contacted, and nothing
+    is created.
     """
     from lockkit.plugins.checking import check_files
 
@@ -105,7 +107,7 @@ def _check(session: Session) -> int:
 def _init(session: Session, *, path: Path | None, force: bool) -> None:
     """Write a configuration file in which every setting is explained and commented out.
 
-    Each setting is shown with its default, or with an example if there is no default. Each works when you uncomment it.
+    Each is shown with its default, or with an example if there is none. Each works when you uncomment it.
     """
     from lockkit.config.as_toml import template
     from lockkit.config.places import make_folders

@@ -49,9 +49,9 @@ lockkit demo --json | jq .checks
 def command(session: Session, *, on: str, break_: str | None) -> int:
     """Watch five real processes compete for one lock, on a private store that is removed afterwards.
 
-    One process is killed with kill -9 while it holds the lock, and one is stopped for longer than its ttl. Then their logs are
-    checked: no two processes held the lock at the same time, fences rise, nothing is left behind. The demo takes about 8 seconds, and
-    exits 1 if a check fails.
+    One process is killed with kill -9 while it holds the lock, and one is stopped for longer than its ttl.
+    Then their logs are checked: no two processes held the lock at the same time, fences rise, nothing is left
+    behind. The demo takes about 8 seconds, and exits 1 if a check fails.
     """
     from lockkit.cli.demo.stage import play
 
@@ -91,7 +91,8 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
         for check in done.checks:
             word = "ok    " if check.ok else "FAILED"
             print(
-                f"{click.style(word, fg='green' if check.ok else 'red') if output.colour() else word} {check.message}"
+                f"{click.style(word, fg='green' if check.ok else 'red') if output.colour() else word} "
+                f"{check.message}"
             )
     if not done.ok:
         wrong = next(check for check in done.checks if not check.ok)
@@ -103,7 +104,7 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
 
 
 def _called() -> str:
-    """How this lockkit is called from the shell: by its name if that finds it, else by its path, such as ``.venv/bin/lockkit``."""
+    """The shell's words for this lockkit: its name if that finds it, else a path (``.venv/bin/lockkit``)."""
     script, found = Path(sys.argv[0]), shutil.which("lockkit")
     by_name = script.name == "lockkit"
     here = script.parent if by_name else Path(sys.executable).parent

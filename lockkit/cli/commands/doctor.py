@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _LONG = 60.0
-"""Seconds for which an alert may wait for its channel, beyond which that is told."""
+"""Seconds for which an alert may wait for its channel before that is reported."""
 _RANK = {"ok": 0, "warning": 1, "error": 2}
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -55,18 +55,20 @@ lockkit doctor --celery proj.app
 @option(
     "--deadlocks",
     is_flag=True,
-    help="Look for threads and tasks of this namespace that wait for each other, too. Reads every queue, and twice if there is a deadlock.",
+    help="Look for threads and tasks of this namespace that wait for each other, too. Reads every queue, "
+    "and twice if there is a deadlock.",
 )
 @option(
     "--celery",
     metavar="APP",
-    help="Import this Celery app, as `celery -A APP` does, compare its settings with the locks of its tasks, and check the store of the app.",
+    help="Import this Celery app, as `celery -A APP` does, compare its settings with the locks of its "
+    "tasks, and check the store of the app.",
 )
 def command(session: Session, *, fail_on: str, deadlocks: bool, celery: str | None) -> int:
     """Check configuration, store, plugins and GPUs, and print one sentence per finding.
 
-    A store that does not answer is a finding, and the other checks go on. Each request to the store takes at most request_timeout (2 s),
-    and the checks of plugins take at most 5 s.
+    A store that does not answer is a finding, and the other checks go on. Each request to the store takes at
+    most request_timeout (2 s), and the checks of plugins take at most 5 s.
 
     Exit code: 0 all is well, 1 warnings (with --fail-on warning), 2 errors.
     """
@@ -95,10 +97,7 @@ def command(session: Session, *, fail_on: str, deadlocks: bool, celery: str | No
 class _Examination:
     """All checks, one after the other. An error of one of them is a finding, and the next goes on.
 
-    Args:
-        doing: Called with a text for a live line before each check that may take long.
-        deadlocks: Whether to look for deadlocks.
-        celery: The Celery app to look at, or None.
+    ``doing`` is called with a text for a live line before each check that may take long.
     """
 
     def __init__(
@@ -137,7 +136,10 @@ class _Examination:
             config = session.config()
         except LockkitError as error:
             yield from self._new([_of(error)])
-            told = "the store, the plugins and the journal were not checked, because the configuration cannot be used"
+            told = (
+                "the store, the plugins and the journal were not checked, because the "
+                "configuration cannot be used"
+            )
             yield Finding("config", "warning", told, "correct it, and run lockkit doctor again")
             return
         with logs.held_back(self._known), ExitStack() as stack:
@@ -180,14 +182,14 @@ class _Examination:
         return self._new(found)
 
     def _new(self, found: list[Finding]) -> list[Finding]:
-        """The findings that are not known already. A problem that is met twice is told once."""
+        """The findings that are not known already. A problem that is met twice is reported once."""
         known = {one.message for one in self._found if one.severity != "ok"}
         new = [one for one in found if one.severity == "ok" or one.message not in known]
         self._found += new
         return new
 
     def _known(self, message: str) -> bool:
-        """Whether a warning from opening the store is also a finding. The hints are compared, because a message may contain an age."""
+        """Whether a warning is also a finding. Hints are compared: a message may contain an age."""
         return any(one.hint and one.severity != "ok" and f"({one.hint})" in message for one in self._found)
 
 
@@ -196,7 +198,7 @@ def _of(error: LockkitError) -> Finding:
 
 
 def _store(client: Client, options: str, first: str) -> list[Finding]:
-    """Findings about the store: those that follow from its capabilities, its mark of a drain, and those from its own ``check()``."""
+    """Findings about the store: its capabilities, its mark of a drain, and its own ``check()``."""
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
     found = [Finding("store", "ok", f"{where}; its locks keep apart {SCOPES[can.scope]}")]
@@ -221,7 +223,7 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
 
 
 def _celery(name: str, session: Session) -> tuple[list[Finding], Session]:
-    """Findings about a Celery app, or one that says why it cannot be imported; and the session, which then uses the store of the app."""
+    """Findings about a Celery app, or its failed import; and the session, which now uses the app's store."""
     try:
         from lockkit.integrations.celery.reading_app import ORIGIN, examine
     except ModuleNotFoundError as missing:
@@ -257,7 +259,8 @@ def _deadlocks(client: Client) -> list[Finding]:
             "deadlocks",
             "error",
             f"deadlock: {one}",
-            f"end one of these programs, or evict one of the holders; see: lockkit explain {shlex.quote(one.holders[0].name)}",
+            "end one of these programs, or evict one of the holders; see: lockkit explain "
+            f"{shlex.quote(one.holders[0].name)}",
         )
         for one in found
     ]
@@ -289,7 +292,10 @@ def _channels(config: Config) -> list[Finding]:
         waited = SYSTEM.wall() - since[0] if since else 0.0
         if waited > _LONG:
             wait = "1 alert waits" if len(since) == 1 else f"{len(since)} alerts wait"
-            told = f"{wait} for channel {name}, the first one for {durations.age(waited)}: its service takes nothing, or no lockkit serve runs"
+            told = (
+                f"{wait} for channel {name}, the first one for {durations.age(waited)}: its service takes "
+                "nothing, or no lockkit serve runs"
+            )
             found.append(Finding("alerts", "warning", told, f"lockkit alerts test {name}"))
     return found
 

@@ -57,9 +57,10 @@ def command(
 ) -> int:
     """Give no new locks in NAMESPACE from now on, until lockkit undrain. Those who hold a lock finish.
 
-    Without NAMESPACE: the namespace that is configured. Everybody who asks for a lock, and everybody who waits for one, is refused
-    with the reason (run and acquire exit with 75). Holders renew and release as ever. The store keeps the mark, so it stays when
-    this command ends, also by --timeout or Ctrl-C, and when the machine is restarted. A second drain replaces the reason.
+    Without NAMESPACE: the namespace that is configured. Everybody who asks or waits for a lock is refused
+    with the reason (run and acquire exit with 75). Holders renew and release as ever. The store keeps the
+    mark after this command, also after --timeout, Ctrl-C or a restart of the machine. A second drain replaces
+    the reason.
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait", click.get_current_context())
@@ -108,7 +109,8 @@ def _see_that_a_wait_can_end(client: Client) -> None:
             code=exits.BUSY,
             kind="nested",
             name=own.name,
-            hint="drain --wait would wait for itself; run it outside of that, or without --wait. Nothing was drained",
+            hint="drain --wait would wait for itself; run it outside of that, or "
+            "without --wait. Nothing was drained",
         )
     if not client.capabilities.drains:
         return
@@ -170,7 +172,8 @@ def _wait(client: Client, mark: Drain, timeout: float | None, end: str, *, quiet
                 return
             if _over(began, timeout):
                 raise exits.CommandFailed(
-                    f"namespace {mark.namespace} is drained, but after {time.monotonic() - began:.1f} s {_left(holders)}",
+                    f"namespace {mark.namespace} is drained, but after "
+                    f"{time.monotonic() - began:.1f} s {_left(holders)}",
                     code=exits.TIMED_OUT,
                     kind="timeout",
                     holder=holders[0],
@@ -188,7 +191,7 @@ def _raise_if_undrained(mark: Drain, found: Drain | None) -> None:
     """Check that the namespace still has the mark of this command.
 
     Raises:
-        CommandFailed: The mark was removed or replaced meanwhile, or an undrain of a Redis Cluster has failed half-way.
+        CommandFailed: The mark was removed or replaced, or an undrain of a Redis Cluster failed half-way.
     """
     if found == mark:
         return
@@ -207,7 +210,7 @@ def _over(began: float, timeout: float | None) -> bool:
 
 
 def _left(holders: Sequence[ClaimInfo]) -> str:
-    """How many claims are left, and which: ``2 claims are not over: 'a' (ann@box pid 7), 'b' (...)``; empty if none."""
+    """The remaining claims: ``2 claims are not over: 'a' (ann@box pid 7), 'b' (...)``; empty if none."""
     if not holders:
         return ""
     named = [f"{claim.name!r} ({claim.owner})" for claim in holders[:_SHOWN]]

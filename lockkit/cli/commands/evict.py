@@ -28,10 +28,10 @@ lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
 @option("--reason", required=True, metavar="TEXT", help="Why. The evicted user sees it, and it is logged.")
 @option("--now", is_flag=True, help="Don't wait until the holder has stopped. Then two may work at once.")
 def command(session: Session, name: str, *, claim_id: str, reason: str, now: bool) -> int:
-    """Force one claim out of the lock NAME. If another claim holds the lock by now, that claim is not affected.
+    """Force one claim out of the lock NAME. Another claim that holds the lock by now is not affected.
 
-    The holder is told that its lock is lost. The next in the queue gets the lock only when the holder must have stopped; with --now
-    it gets the lock at once.
+    The holder learns that its lock is lost. The next in the queue gets the lock only when the holder must
+    have stopped; with --now it gets the lock at once.
 
     NAME may be the UUID of a GPU of this host, or at least 8 characters of one.
     """

@@ -35,7 +35,7 @@ __all__ = ["command", "failed_words", "sentences", "ways_out"]
 
 _SHOWN = 10
 _FAILURES = 3
-"""Failed releases of a name that are told, the latest ones."""
+"""Failed releases of a name that are listed, the latest ones."""
 
 
 @make(
@@ -49,11 +49,13 @@ lockkit explain backup --json | jq -r '.sentences[]'
 def command(session: Session, name: str) -> None:
     """Explain in sentences why the lock NAME is not free.
 
-    The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
-    renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
-    processes of its command go on if it is a lockkit run that is stopped, which processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; the reason of the hold, the progress of
-    the holder, and who has asked for the lock, if they are stored; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
-    of the name that failed. A UUID of a GPU of this host, or at least 8 characters of one, stands for its lock if no lock has that name.
+    The explanation says who holds the lock, since when, why, how far it is, and who has asked for the lock;
+    who waits; and which command ends the hold. If the store knows, it says when the hold was last renewed,
+    whether a renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or
+    dead and how that is known, which processes of a stopped lockkit run go on, which processes keep the lock
+    if the holder is gone, or whether lockkit acquire took the lock. Failed releases of the name are listed,
+    and for a name that is not in use, similar names that are, and a record that a program wrote of it. A UUID
+    of a GPU of this host, or at least 8 characters of one, means its lock if no lock has that name.
     """
     with session.client() as client:
         info = client.inspect(name)
@@ -114,12 +116,8 @@ def sentences(
 ) -> list[str]:
     """The explanation of a queue, sentence by sentence.
 
-    Args:
-        info: The queue.
-        now: The current time, in seconds since the epoch.
-        options: The options that select the same store in a suggested command: `` --url ...``.
-        first: What must be done before that command.
-        queue: Whether the first of those that wait are told one by one.
+    ``options`` select the same store in a suggested command, before which ``first`` must be done. With
+    ``queue`` the first waiters are listed. Times are in seconds since the epoch.
     """
     name = info.name
     if not info.claims:
@@ -140,7 +138,8 @@ def sentences(
     for place, claim in enumerate(waiters[:_SHOWN], start=1):
         state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
         told.append(
-            f"{ordinal(place)} in the queue: {claim.owner}{state}, for {_ago(now, claim.since)}{because(claim)} (claim {claim.claim_id})."
+            f"{ordinal(place)} in the queue: {claim.owner}{state}, for "
+            f"{_ago(now, claim.since)}{because(claim)} (claim {claim.claim_id})."
         )
     if len(waiters) > _SHOWN:
         told.append(f"{len(waiters) - _SHOWN} more wait.")
@@ -179,7 +178,10 @@ def _pooled(info: LockInfo) -> list[str]:
         from lockkit.gpu.joining import request_words
 
         return [
-            f"{info.name!r} is the gate of the GPUs of the host {host}, which requests for them pass one by one.",
+            (
+                f"{info.name!r} is the gate of the GPUs of the host {host}, which "
+                "requests for them pass one by one."
+            ),
             *(f"At the gate is {request_words(one)}; all others wait behind it." for one in info.holders),
         ]
     if member is not None:
@@ -253,7 +255,7 @@ def _requests(claim: ClaimInfo, options: str, first: str) -> list[str]:
 
 
 def _news(claim: ClaimInfo, now: float) -> list[str]:
-    """The sentences about what the holder has told of its work, and what others have asked of it."""
+    """The sentences about the holder's report of its work, and the requests of others to it."""
     told = [f"It is held for: {claim.reason}."] if claim.reason else []
     progress = claim.progress
     if progress is not None:
@@ -288,7 +290,7 @@ def _process(claim: ClaimInfo) -> list[str]:
 
 
 def _ending(kept_by: Sequence[Keeper]) -> str:
-    """The commands that end processes which keep a lock. One that is stopped heeds them only once it goes on, and a watchdog then ends what is left, and itself."""
+    """The commands that end processes which keep a lock. A stopped one heeds them only once it goes on."""
     from lockkit.cli.watchdog import NAME
 
     stopped = [each for each in kept_by if (one := look_at(each.pid)) is not None and one.stopped]
@@ -298,7 +300,7 @@ def _ending(kept_by: Sequence[Keeper]) -> str:
 
 
 def _running(claim: ClaimInfo) -> list[str]:
-    """A sentence about those processes of a command that are still running although their ``lockkit run`` is stopped."""
+    """A sentence about processes of a command that run on although their ``lockkit run`` is stopped."""
     if not claim.note.get("run"):
         return []
     from lockkit.cli.watchdog import NAME
@@ -310,7 +312,7 @@ def _running(claim: ClaimInfo) -> list[str]:
 
 
 def _renewed(claim: ClaimInfo, now: float) -> str:
-    """The sentence about the last renewal. A renewal counts as overdue when it is late by half of its interval."""
+    """The sentence about the last renewal, which is overdue when late by half of its interval."""
     every = claim.ttl / 3
     at = f"It was last renewed at {output.clock_time(claim.renewed, now)}, {_ago(now, claim.renewed)} ago"
     told = f"{at}; a holder renews every {durations.show(every)}, a third of its ttl."
@@ -327,8 +329,8 @@ def _renewed(claim: ClaimInfo, now: float) -> str:
 def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     """The commands that end a hold from outside.
 
-    For a hold of ``acquire`` eviction comes last, because it has no process that could be found dead. An evicted hold has ended
-    already, and only blocks until its holder must have noticed; so does that of a dead process.
+    For a hold of ``acquire`` eviction comes last: no process of it could be found dead. A hold that is
+    evicted, or whose process is dead, only blocks until its holder must have noticed.
     """
     dead = claim.process == "gone" and not claim.alive
     now = " --now" if claim.evicted or dead else ""
@@ -352,7 +354,7 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
 def failed_words(
     client: Client, records: Sequence[Mapping[str, object]], name: str, options: str
 ) -> list[str]:
-    """The sentences about failed releases of a name, in whichever namespace and on whichever store they failed."""
+    """The sentences about failed releases of a name, in all namespaces and on all stores."""
     told = []
     if len(records) > _FAILURES:
         told.append(
@@ -364,7 +366,8 @@ def failed_words(
         here = (url, namespace) == (client.url, client.namespace)
         place = "" if here else printable(f" in namespace {namespace} of {url}")
         told.append(
-            f"A release of {name!r}{place} got no answer at {at}Z (claim {claim}): lockkit failures show{options} {record['id']}"
+            f"A release of {name!r}{place} got no answer at {at}Z (claim {claim}): lockkit failures "
+            f"show{options} {record['id']}"
         )
     return told
 

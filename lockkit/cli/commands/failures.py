@@ -16,8 +16,8 @@ command = Group(
     "failures",
     help="""Show and resolve releases that failed.
 
-    If a release gets no definite answer, the lock lapses by itself, and a record is written to the journal of this user on this
-    host. To resolve a failure only records that somebody has dealt with it.
+    If a release gets no definite answer, the lock lapses by itself, and a record is written to the journal of
+    this user on this host. To resolve a failure only records that somebody has dealt with it.
     """,
     examples="""
 lockkit failures list

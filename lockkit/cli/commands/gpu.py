@@ -35,13 +35,15 @@ __all__ = ["command"]
 
 command = Group(
     "gpu",
-    help="""Show the GPUs of this host, reserve some, adopt jobs that already use them, and quarantine faulty ones.
+    help="""Show the GPUs of this host, reserve some, adopt jobs that already use them, and quarantine faulty
+    ones.
 
-    Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. On a host
-    without a GPU ls, reserve, quarantine and clear can be tried with --gpu-sim 2; adopt needs a job on a GPU.
+    Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another
+    maker. On a host without a GPU ls, reserve, quarantine and clear can be tried with --gpu-sim 2; adopt
+    needs a job on a GPU.
 
-    A command gets GPUs with lockkit run --gpu 1 -- CMD, and waits for them in a queue; lockkit run --help has the options. A program gets them
-    with lockkit.gpu.pool(client).acquire().
+    A command gets GPUs with lockkit run --gpu 1 -- CMD, and waits for them in a queue; lockkit run --help has
+    the options. A program gets them with lockkit.gpu.pool(client).acquire().
     """,
     examples="""
 lockkit run --gpu 1 -- python train.py        # wait for a GPU, and use it
@@ -81,19 +83,21 @@ def _ls(
 ) -> None:
     """List the GPUs of this host: which are free, who holds the others, and which are faulty.
 
-    A GPU is held if somebody holds the whole of it, and shared if holders have declared parts of its memory. It is busy (unmanaged) if a
-    program computes on it without a lock, or more than 1 GiB is in use beyond what the driver reserves. It is dirty if its last holder left
-    memory in use. A quarantined GPU is given to nobody: see lockkit gpu quarantine. A GPU that is divided into MIG slices is followed by
-    them. A process whose pid cannot be told, as in a container, is shown with what is known of it. The column user has who holds a GPU, and
-    who uses it without a lock. The last row counts the requests that wait.
+    A GPU is held if somebody holds the whole of it, and shared if holders have declared parts of its memory.
+    It is busy (unmanaged) if a program computes on it without a lock, or more than 1 GiB is in use beyond
+    what the driver reserves. It is dirty if its last holder left memory in use. A quarantined GPU is given to
+    nobody: see lockkit gpu quarantine. MIG slices follow their GPU. A process of unknown pid, as in a
+    container, is shown with what is known of it. The column user has who holds a GPU, and who uses it without
+    a lock. The last row counts the requests that wait.
 
-    With --all-hosts the GPUs of all hosts that have used the store are listed. Live readings are those of this host only. Of the others the
-    store knows who holds which GPU, what the holders told of their use, and how GPUs were left. A GPU that nobody holds may be in use
-    without a lock: only its own host can tell. Simulated GPUs are listed only with --gpu-sim, and then alone.
+    With --all-hosts the GPUs of all hosts that have used the store are listed. Live readings are those of
+    this host only. Of the others the store knows who holds which GPU, the use that holders reported, and how
+    GPUs were left. Only its own host knows whether a GPU that nobody holds is in use. Simulated GPUs are
+    listed only with --gpu-sim, and then alone.
 
     In a container that does not know the name of its host (LOCKKIT_GPU_HOST), each GPU is listed as unknown.
 
-    Exit code: 0 there are GPUs, or --all-hosts was given, 78 there are none, or nothing can be said about any.
+    Exit code: 0 there are GPUs, or --all-hosts was given, 78 there are none, or nothing is known about any.
     """
     between = between_updates(interval, watch=watch, usual=2.0)
     with session.client() as client:
@@ -131,7 +135,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
 
 
 def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Table:
-    """The table of as many cards as the terminal has rows for, and below it what is told, with the number of the cards that are left out."""
+    """The table of as many cards as the terminal has rows for, with messages and the number left out."""
     from rich.markup import escape
 
     from lockkit.cli.gpus import table_of
@@ -169,7 +173,10 @@ def _print(session: Session, client: Client, seen: GpuLook) -> None:
 
 
 def _cards(client: Client, view: HostView, host: str, uuid: str) -> set[str] | None:
-    """All cards of a host that its driver or the store knows, which get marks in place of damaged ones; None if neither knows any, so that damaged marks stay."""
+    """All cards of a host that its driver or the store knows; None if neither does.
+
+    They get marks in place of damaged ones. Without them damaged marks stay.
+    """
     from lockkit.gpu.enlisting import listed_cards
 
     found = {*listed_cards(client, host)}
@@ -192,9 +199,10 @@ lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
     """Stop giving out a GPU of this host until lockkit gpu clear. The present holder keeps the GPU.
 
-    GPU is a UUID, at least the first 8 characters of one, or an index, as lockkit gpu ls shows them. All users of the store see the mark, with
-    its reason and your name, in lockkit gpu ls and wherever they wait for the GPU. Requests wait for other GPUs meanwhile; one that needs this
-    GPU waits, outside of the queue, until it is cleared.
+    GPU is a UUID, at least the first 8 characters of one, or an index, as lockkit gpu ls shows them. All
+    users of the store see the mark, with its reason and your name, in lockkit gpu ls and wherever they wait
+    for the GPU. Requests wait for other GPUs; one that needs this GPU waits, outside of the queue, until it
+    is cleared.
     """
     from lockkit.gpu.marks import record_name as gate
     from lockkit.gpu.quarantine import quarantined
@@ -207,7 +215,8 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
         host, mark = view.quarantine(uuid, reason, this_process(), _cards(client, view, host, uuid))
         if client.capabilities.scope == "user":
             output.notice(
-                "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
+                "other users do not see this mark, because this store keeps only your jobs apart; for all "
+                "users: lockkit docs all-users",
                 name=gate(host),
                 as_json=session.json,
             )
@@ -239,8 +248,9 @@ lockkit gpu clear GPU-54a033e8 --reason "exchanged, ticket 4711"
 def _clear(session: Session, card: str, *, reason: str | None, simulate: int | None) -> int:
     """End the quarantine of a GPU of this host.
 
-    GPU is a UUID, at least the first 8 characters of one, or an index. A GPU that is no longer seen can be cleared by its UUID. Look at a GPU that
-    a program found faulty before you clear it: nothing is tested here.
+    GPU is a UUID, at least the first 8 characters of one, or an index. A GPU that is no longer seen can be
+    cleared by its UUID. Look at a GPU that a program found faulty before you clear it: nothing is tested
+    here.
 
     Exit code: 0 the GPU can be given out again, 1 it was not quarantined.
     """

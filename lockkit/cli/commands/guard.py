@@ -15,8 +15,9 @@ command = Group(
     "guard",
     help="""Show that what you write to refuses a stale fence.
 
-    A lock cannot stop a holder that was paused for longer than its ttl: when it continues, it writes. The fence can, if the resource
-    compares it. lockkit.guard has gates that do so for SQL, Redis, etcd, ZooKeeper, files and object stores; see: lockkit docs guards
+    A lock cannot stop a holder that was paused for longer than its ttl: when it continues, it writes. The
+    fence can, if the resource compares it. lockkit.guard has gates that do so for SQL, Redis, etcd,
+    ZooKeeper, files and object stores; see: lockkit docs guards
     """,
     examples="""
 lockkit guard check postgresql://app@db/app
@@ -43,15 +44,15 @@ lockkit guard check s3://bucket/folder --json
 def _check(session: Session, resource: str) -> int:
     """Show on RESOURCE, a URL or a folder, that a stale fence is refused.
 
-    Two holders take turns over connections of their own, as after a pause that was longer than the ttl: fence 1 writes, fence 2
-    opens, fence 1 writes again, which must be refused. They use a table, key, node, file or object of a random name
-    (lockkit-guard-check-...), which is removed afterwards. Nothing else is touched.
+    Two holders take turns over connections of their own, as after a pause that was longer than the ttl: fence
+    1 writes, fence 2 opens, fence 1 writes again, which must be refused. They use a table, key, node, file or
+    object of a random name (lockkit-guard-check-...), which is removed afterwards. Nothing else is touched.
 
-    No lock is taken, so --url, --profile and --namespace do not matter. An object store takes its login from the environment
-    (AWS_ACCESS_KEY_ID, ...).
+    No lock is taken, so --url, --profile and --namespace do not matter. An object store takes its login from
+    the environment (AWS_ACCESS_KEY_ID, ...).
 
-    Exit code: 0 a stale fence is refused, 1 it is not, 69 the resource does not answer or refuses the user, 78 wrong URL or a
-    missing library.
+    Exit code: 0 a stale fence is refused, 1 it is not, 69 the resource does not answer or refuses the user,
+    78 wrong URL or a missing library.
     """
     from lockkit.guard.checking import checks
     from lockkit.guard.scratch import scratch

@@ -65,4 +65,7 @@ def _why(session: Session, client: Client, name: str, ours: holds.Found) -> str:
     until = "" if claim.deadline is None else f" until {output.clock_time(claim.deadline, time.time())}"
     options, first = as_called(session)
     release = command_line("release", name, options=options)
-    return f": evicted by {said['by']}: {said['reason']}; it still blocks {name!r}{until}{first}: {release} ends it"
+    return (
+        f": evicted by {said['by']}: {said['reason']}; it still blocks "
+        f"{name!r}{until}{first}: {release} ends it"
+    )

@@ -29,7 +29,7 @@ def _complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
 @click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=_complete)
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, words: tuple[str, ...]) -> None:
-    """Show the help page of COMMAND, as lockkit COMMAND --help does; without COMMAND the list of all commands."""
+    """Show the help page of COMMAND, as lockkit COMMAND --help does; without COMMAND, list all."""
     page = _page(ctx, words)
     text = page.get_help()
     if session.json:

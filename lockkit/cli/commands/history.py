@@ -52,9 +52,11 @@ def command(
 ) -> int:
     """Show who held which lock and when, who waited for how long, and what was lost, evicted or cleaned up.
 
-    This is read from the event journal, which the setting journal turns on (journal = true, or LOCKKIT_JOURNAL=1): what happened before is
-    not known. Without NAME all locks are shown; --url and --namespace leave out other stores and namespaces. FILES are journals of other hosts; a first argument that is a file counts as one of them.
-    On a terminal, each lock has a timeline; in a pipe, there is one row for each hold.
+    The source is the event journal, which the setting journal turns on (journal = true, or
+    LOCKKIT_JOURNAL=1): what happened before is not known. Without NAME all locks are shown; --url and
+    --namespace leave out other stores and namespaces. FILES are journals of other hosts; a first argument
+    that is a file counts as one. On a terminal, each lock has a timeline; in a pipe, there is one row for
+    each hold.
 
     Exit code: 0, or 1 if there is no journal.
     """
@@ -121,7 +123,7 @@ def _began(one: Fact) -> float:
 
 
 def _cells(one: Fact, now: float) -> tuple[str, str, str, str, str]:
-    """The cells of a fact: what happened, how long the lock was held and waited for, its claim and its fence."""
+    """The cells of a fact: what happened, how long it was held and waited for, its claim and its fence."""
     if isinstance(one, Happening):
         return f"{one.kind}: {one.text}", "-", "-", one.claim_id or "-", "-"
     waited = durations.show(one.waited)

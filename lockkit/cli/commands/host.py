@@ -26,7 +26,8 @@ command = Group(
     "host",
     help="""Set up one store for all users of a group on this host, or remove it.
 
-    Without a shared store each user has one of their own, and the locks of two users do not keep each other out; see: lockkit docs all-users
+    Without a shared store each user has one of their own, and the locks of two users do not keep each other
+    out; see: lockkit docs all-users
     """,
     examples="""
 sudo lockkit host init --group gpu --dry-run
@@ -83,7 +84,8 @@ sudo usermod -aG gpu ann      # takes effect when ann next logs in
 @option(
     "--force",
     is_flag=True,
-    help="Go on although programs use stores of their own. Then two may work at the same time until these have ended.",
+    help="Go on although programs use stores of their own. Then two may work at the "
+    "same time until these have ended.",
 )
 def _init(
     session: Session,
@@ -97,13 +99,15 @@ def _init(
 ) -> int:
     """Make a folder that GROUP shares, and have all programs on this host use a store in it.
 
-    The folder gets mode 2770, and the administrator's file the settings url and scope = "host". What is there already stays as it is:
-    if a folder or setting differs, nothing is done, and the error says what differs and what to do. It can be run again.
+    The folder gets mode 2770, and the administrator's file the settings url and scope = "host". Existing
+    things stay as they are: if a folder or setting differs, nothing is done, and the error says what differs
+    and what to do. The command can be run again.
 
-    The store becomes the default. While a program has the store open that its user had by default until then, nothing is done.
+    The store becomes the default. While a program has its user's previous default store open, nothing is
+    done.
 
-    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 stores of single users are in use; 78 something that is
-    there already differs.
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 stores of single users are in use;
+    78 something that is there already differs.
     """
     from lockkit.hosting import doing, facts, own_stores, planning
 
@@ -115,7 +119,7 @@ def _init(
     _refuse(plan, dry_run=dry_run)
     steps = plan.steps if dry_run else doing.initialise(wanted, seen, plan.steps)
     done = _tell(session, steps, dry_run=dry_run)
-    # A program opens its store first and looks at the file then, so one that came in meanwhile is refused, or is seen here.
+    # A program opens its store before it looks at the file, so a late one is refused, or is seen here.
     late = planning.still_in_use(own()) if plan.moves and not (dry_run or force) else None
     if late is not None:
         _refuse(
@@ -151,16 +155,19 @@ sudo lockkit host remove
 @option(
     "--force",
     is_flag=True,
-    help="Remove the store although locks in it are held, without keeping new locks out. Then two may work at the same time.",
+    help="Remove the store although locks in it are held, without keeping new locks out. "
+    "Then two may work at the same time.",
 )
 def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> int:
-    """Undo what lockkit host init made: its lines in the administrator's file, the folder with the store, the group.
+    """Undo lockkit host init: its lines in the administrator's file, the folder with the store, the group.
 
-    Nothing else is touched: a group that has members stays, and is named. While locks are held, or other files are in the folder, or
-    the folder or the added lines are not as they were made, nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
+    Nothing else is touched: a group that has members stays, and is named. Nothing is done while locks are
+    held, if other files are in the folder, or if the folder or the added lines were changed. Records of locks
+    (lockkit status NAME shows them) go with the store.
 
-    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be trusted or
-    read, other users could replace what is removed, other files are in the folder, or it or the added lines were changed.
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of
+    init cannot be trusted or read, other users could replace what is removed, other files are in the folder,
+    or it or the added lines were changed.
     """
     import lockkit
     from lockkit.config.config import load
@@ -256,7 +263,7 @@ def _show(session: Session, *, config: Path) -> int:
 
 
 def _refuse(plan: Plan, *, dry_run: bool) -> None:
-    """Raise what stands in the way, each on a line. A dry run needs no rights; without them a run is told of nothing else."""
+    """Raise the obstacles, one a line. A dry run needs no rights; a run without them reports nothing else."""
     rights = [one for one in plan.obstacles if one.kind == "permission"]
     found = [one for one in plan.obstacles if one not in rights] if dry_run else rights or [*plan.obstacles]
     if not found:

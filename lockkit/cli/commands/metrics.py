@@ -26,13 +26,15 @@ lockkit metrics --json | jq '.samples[] | select(.name == "lockkit_waiters")'
     "--textfile",
     type=File(),
     metavar="FILE",
-    help="Write the text to FILE, which a reader finds whole or not at all, for node_exporter's textfile collector.",
+    help="Write the text to FILE, which a reader finds whole or not at all, for "
+    "node_exporter's textfile collector.",
 )
 def command(session: Session, textfile: str | None) -> int:
-    """Print what the store says of its locks, as metrics for Prometheus: holders, waiters, their ages, zombies, who waits for whom.
+    """Print a store's metrics for Prometheus: holders, waiters, their ages, zombies, who waits for whom.
 
-    The setting metrics.names lists the locks that have a value of their own in the label lock; all others are `other`. A store that does not
-    answer gives lockkit_store_up 0 and exit code 69. Run it on one host for each store, every minute for example; lockkit docs prometheus has more.
+    The setting metrics.names lists the locks that have a value of their own in the label lock; all others are
+    `other`. A store that does not answer gives lockkit_store_up 0 and exit code 69. Run it on one host for
+    each store, every minute for example; lockkit docs prometheus has more.
     """
     with session.client() as client:
         from lockkit.observe.exporter import Exporter

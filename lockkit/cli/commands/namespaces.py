@@ -20,7 +20,7 @@ lockkit namespaces --json | jq -r '.namespaces[]'
 def command(session: Session) -> None:
     """List the namespaces of the store in which there are claims, or that are drained.
 
-    A namespace whose claims have all lapsed may still be listed. On Redis, every key of the server is scanned, a thousand at a time.
+    A namespace of lapsed claims may still be listed. Redis scans every key of the server, 1,000 at a time.
     """
     with session.client() as client:
         found = client.namespaces()

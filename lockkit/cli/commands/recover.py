@@ -48,15 +48,18 @@ lockkit recover --yes --every 30s
     help="Look again every TIME until stopped.",
 )
 def command(session: Session, *, yes: bool, every: float | None) -> int:
-    """Find claims whose owner is gone, holds that are old, failed releases, and quarantined GPUs that are well; with --yes remove what is proved to be dead.
+    """Find dead owners' claims, old holds, failed releases and healthy quarantined GPUs; --yes acts on them.
 
-    A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a plugin. A hold that is older
-    than age_soft and has not been renewed for two thirds of its ttl is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock.
-    If several recoverers run, each removes the claims whose owners it can prove to be dead. Everything else is done by one of them; another takes over when that one ends. Each action is written to recovery.jsonl in
-    the state folder, and at most recover_limit claims are removed in an hour. A GPU that a program found faulty is given back once its driver has twice shown it well; that of a person is not. See: lockkit docs recover
+    A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a
+    plugin. A hold that is older than age_soft and has not been renewed for two thirds of its ttl is evicted,
+    which waits until its holder must have stopped. A holder that lives keeps its lock. Several recoverers
+    each remove the claims whose owners they can prove to be dead. Everything else is done by one of them;
+    another takes over when that one ends. Each action is written to recovery.jsonl in the state folder, and
+    at most recover_limit claims are removed in an hour. A GPU that a program found faulty is given back once
+    its driver has twice shown it well; a person's quarantine stays. See: lockkit docs recover
 
-    Exit code: 0 nothing is left that it may do, 1 something is (a dry run, or the limit), or locks could not be read; 69 the store does not
-    answer; 75 another recoverer is at work, or the namespace is drained.
+    Exit code: 0 nothing is left that it may do, 1 something is (a dry run, or the limit), or locks could not
+    be read; 69 the store does not answer; 75 another recoverer is at work, or the namespace is drained.
     """
     from lockkit.observe.recovery import Recoverer
 

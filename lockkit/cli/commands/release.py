@@ -50,9 +50,9 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 def command(session: Session, name: str, *, claim_id: str | None, token_file: TextIO | None) -> int:
     """Release the lock NAME that acquire took, as the same user on the same host (or with its token).
 
-    Without --token-file it releases the current hold of this user on this host, whichever script took it; if the hold has lapsed,
-    it exits 76. If another script may take NAME meanwhile, use acquire --print-token and release --token-file, which end one
-    certain hold and never a later one.
+    Without --token-file it releases the current hold of this user on this host, whichever script took it; if
+    the hold has lapsed, it exits 76. If another script may take NAME meanwhile, use acquire --print-token and
+    release --token-file, which end one certain hold and never a later one.
     """
     with session.client() as client:
         report: ReleaseReport | None
@@ -108,7 +108,7 @@ def _forget(session: Session, name: str, over: Stored) -> None:
 
 
 def _stored(client: Client, name: str, claim_id: str | None) -> tuple[ReleaseReport | None, list[Stored]]:
-    """Release the current hold. Returns the report (None if the hold was gone), and the files of holds that have ended."""
+    """Release the current hold. Returns the report (None: hold was gone), and the files of ended holds."""
     standing, gone = holds.find(client, name)
     if claim_id is not None:
         standing = [one for one in standing if one.claim.claim_id == claim_id]

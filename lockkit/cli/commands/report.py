@@ -42,8 +42,9 @@ lockkit report one/events.jsonl two/events.jsonl
 def command(session: Session, files: tuple[str, ...], *, since: float | None) -> int:
     """Add up for how long each user held each lock or GPU, held a GPU that was reported idle, and waited.
 
-    This is read from the event journals, as by lockkit history; --url and --namespace leave out other stores and namespaces. Only what lies in the period counts. A GPU counts as idle for as long as the
-    event gpu_idle says, so it may have been idle for longer.
+    The source is the event journals, as for lockkit history; --url and --namespace leave out other stores and
+    namespaces. Only the time within the period counts. A GPU counts as idle for as long as the event gpu_idle
+    says, so it may have been idle for longer.
 
     Exit code: 0, or 1 if there is no journal.
     """

@@ -26,11 +26,12 @@ lockkit resize '@pool/gpu%2Fbox/UUID' 81920   # a GPU of the host box, in MiB
 def command(session: Session, name: str, capacity: int) -> None:
     """Change the capacity of all claims of the semaphore NAME to CAPACITY, in one step.
 
-    Holders keep the lock; nothing more is granted until they fit. Waiters that can never fit get an error. Later commands must use
-    the new capacity. A plain lock or a reader/writer lock is refused.
+    Holders keep the lock; nothing more is granted until they fit. Waiters that can never fit get an error.
+    Later commands must use the new capacity. A plain lock or a reader/writer lock is refused.
 
-    The capacity of a GPU, its memory in MiB, is fixed in the record of its queue, which is changed first; later requests for the GPU have the new capacity by
-    themselves. A GPU that somebody has as a whole, or waits for as a whole, cannot grow until that claim is gone.
+    The capacity of a GPU, its memory in MiB, is fixed in the record of its queue, which is changed first;
+    later requests for the GPU use it by themselves. A GPU that is held or waited for as a whole cannot grow
+    until that claim is gone.
     """
     with session.client() as client:
         count = client.resize(name, capacity)

@@ -41,7 +41,8 @@ class OnAsk(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         number = getattr(signal, f"SIG{said}", None)
         if not isinstance(number, signal.Signals) or number in (signal.SIGKILL, signal.SIGSTOP):
             self.fail(
-                f"must be term, ignore, or the name of a signal that a program can handle, such as USR1, not {value!r}",
+                "must be term, ignore, or the name of a signal that a program can "
+                f"handle, such as USR1, not {value!r}",
                 param,
                 ctx,
             )
@@ -65,7 +66,7 @@ class OnAsk(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 class Run(Command):
     """A click command that takes everything after ``--`` as the command to run.
 
-    A name that looks like an option has a ``--`` of its own before it, as in the other commands: ``run -- -x -- true``.
+    A name that looks like an option has a ``--`` of its own before it: ``run -- -x -- true``.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -123,7 +124,7 @@ class Run(Command):
         ctx.fail(problem)
 
     def _stray(self, head: list[str]) -> bool:
-        """Whether an unknown option stands before ``--``."""
+        """Whether an unknown option precedes ``--``."""
         left = head
         while left:
             if not left[0].startswith("-"):
@@ -151,7 +152,7 @@ class Run(Command):
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a name, or after ``--`` the command: click takes what stands there for one more name."""
+    """Complete a name, or after ``--`` the command, which click takes for one more name."""
     if "--" in ctx.meta.get(WORDS, ()):
         return ctx.command.shell_complete(ctx, incomplete)
     return completing.lockable(ctx, param, incomplete)
@@ -230,7 +231,8 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     "max_hold",
     type=Duration(limit=True),
     section=LOCK,
-    help='End the command by the time it has held the lock for this long: TERM comes --kill-after earlier; "never" is allowed.',
+    help="End the command by the time it has held the lock for this long: TERM comes "
+    '--kill-after earlier; "never" is allowed.',
 )
 @option(
     "--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock blocked for at least this long."
@@ -277,7 +279,8 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     "--kill-after",
     type=Duration(zero=True),
     section=LOSS,
-    help="Time that the command has to end after TERM, before it is killed (KILL). It is killed before anybody else gets the lock.  [default: 10s, at most a third of ttl and max-hold]",
+    help="Time that the command has to end after TERM, before it is killed (KILL). It is killed before "
+    "anybody else gets the lock.  [default: 10s, at most a third of ttl and max-hold]",
 )
 @option(
     "--on-ask",
@@ -298,17 +301,21 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     r"""Run a command while holding the lock NAME, or all of several locks.
 
-    Commands wait in a queue: first come, first served. The lock is released when the command ends, however it ends; run exits with the exit
-    code of the command. If the lock is lost, the command is ended before the next in the queue gets the lock.
+    Commands wait in a queue: first come, first served. The lock is released when the command ends, however it
+    ends; run exits with the exit code of the command. If the lock is lost, the command is ended before the
+    next in the queue gets the lock.
 
-    Several locks are acquired in the order of their names, so that no two runs wait for each other. The other options are for each of them.
+    Several locks are acquired in the order of their names, so that no two runs wait for each other. The other
+    options are for each of them.
 
-    The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN, LOCKKIT_LEASE_FENCE, LOCKKIT_HELD. Of
-    several locks it has LOCKKIT_LEASE_NAMES, of a pool LOCKKIT_POOL_MEMBERS, with one on each line.
+    The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN,
+    LOCKKIT_LEASE_FENCE, LOCKKIT_HELD. Of several locks it has LOCKKIT_LEASE_NAMES, of a pool
+    LOCKKIT_POOL_MEMBERS, with one on each line.
 
-    With --gpu it waits for any GPUs of this host that will do, in the same kind of queue. GPUs that somebody uses without a lock are skipped. The
-    command gets CUDA_VISIBLE_DEVICES, LOCKKIT_GPU_UUIDS, LOCKKIT_GPU_INDEXES, and with --gpu-mem LOCKKIT_GPU_MEM (in MiB). A request
-    that no GPUs of this host can ever meet exits 78.
+    With --gpu it waits for any GPUs of this host that will do, in the same kind of queue. GPUs that somebody
+    uses without a lock are skipped. The command gets CUDA_VISIBLE_DEVICES, LOCKKIT_GPU_UUIDS,
+    LOCKKIT_GPU_INDEXES, and with --gpu-mem LOCKKIT_GPU_MEM (in MiB). A request that no GPUs of this host can
+    ever meet exits 78.
 
     \b
     Exit codes: that of the command, 128 + N if signal N ended it;
@@ -345,7 +352,8 @@ def _together(ctx: click.Context, options: dict[str, Any]) -> None:
     textfile = options["metrics_textfile"]
     if textfile is not None and not textfile.endswith(".prom"):
         ctx.fail(
-            f"--metrics-textfile needs a name that ends with .prom, because node_exporter reads no other file: {textfile}.prom"
+            "--metrics-textfile needs a name that ends with .prom, because node_exporter reads no other "
+            f"file: {textfile}.prom"
         )
     if options["gpu"] is not None:
         if names:

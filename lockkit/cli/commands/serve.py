@@ -74,18 +74,21 @@ def command(
     root_path: str,
     urls: tuple[str, ...],
 ) -> None:
-    r"""Serve a page that shows who blocks whom, and health, locks, GPUs and failures as JSON over HTTP, for probes and scripts.
+    r"""Serve a page that shows who blocks whom, and locks, GPUs, health and failures as JSON over HTTP.
 
-    Without tokens the server only shows, and only programs of this host reach it. With tokens it can also evict, ask for a release, quarantine
-    a GPU, acknowledge and silence an alert, for those whose token has the scope operate or admin. Each line of the token file is NAME SCOPE TOKEN, and only its owner may read it:
+    Without tokens the server only shows, and only programs of this host reach it. With tokens of the scope
+    operate or admin it can also evict, ask for a release, quarantine a GPU, acknowledge and silence an alert.
+    Each line of the token file is NAME SCOPE TOKEN, and only its owner may read it:
 
     \b
-    (umask 077; echo "$USER admin $(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')" > serve-tokens)
+    (umask 077; echo "$USER admin $(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')" \
+      > serve-tokens)
     LOCKKIT_SERVE_TOKEN_FILE=serve-tokens lockkit serve
     curl -H "Authorization: Bearer TOKEN" http://127.0.0.1:8712/api/stores
 
-    When it listens it prints its address, at which a browser finds the page. Ctrl-C and SIGTERM end it. It runs the alert engine, which tells what is wrong over the channels of
-    the configuration, unless serve.alerts is false; see: lockkit alerts --help. If serve.recover is set it also removes what dead owners left behind,
+    When it listens it prints its address, at which a browser finds the page. Ctrl-C and SIGTERM end it. It
+    runs the alert engine, which sends alerts over the channels of the configuration, unless serve.alerts is
+    false; see: lockkit alerts --help. If serve.recover is set it also removes what dead owners left behind,
     like lockkit recover --yes --every; of several servers of one store, one does so. See: lockkit docs serve
     """
     try:

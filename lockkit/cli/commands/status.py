@@ -77,8 +77,8 @@ def command(
 ) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
 
-    Without NAME: every lock that is held or waited for. NAME may be a pattern: * stands for any text, ? for one character, [ab] for
-    one of these. Claims are shown by claim id, never by token. Of several locks the last row gives their number.
+    Without NAME: every lock that is held or waited for. NAME may be a pattern: * matches any text, ? one
+    character, [ab] one of these. Claims are shown by claim id, never by token. The last row counts locks.
     """
     between = between_updates(interval, watch=watch, usual=1.0)
     most = _limit(session, watch=watch) if limit is None else (limit or None)
@@ -181,7 +181,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
 
 
 def _looks(client: Client, asked: Asked, interval: float) -> Iterator[Look | BackendError]:
-    """Look at the store again and again. An error that may pass is yielded instead; the first look raises it."""
+    """Look at the store repeatedly. A temporary error is yielded instead; the first look raises it."""
     found: Look | BackendError = look(client, asked)
     while True:
         yield found

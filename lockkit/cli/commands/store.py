@@ -31,10 +31,10 @@ lockkit store adopt-folder --url sqlite:/srv/locks/locks.db
 def adopt_folder(session: Session) -> None:
     """Use the store in the folder in which it is now, under its present name.
 
-    The database of an embedded store records which lock file is its own, and is refused beside another one: under a
-    second name (a hard link, a single file that is mounted into a container) it would grant a lock twice. Run this
-    command after a database was moved or restored without its lock file. First end all programs that use the
-    database under another name: the command refuses as long as it finds one.
+    The database of an embedded store records which lock file is its own, and is refused beside another one:
+    under a second name (a hard link, a single file that is mounted into a container) it would grant a lock
+    twice. Run this command after a database was moved or restored without its lock file. First end all
+    programs that use the database under another name: the command refuses as long as it finds one.
     """
     from lockkit.plugins import PluginManager
     from lockkit.shared.opening import for_the_user

@@ -47,13 +47,16 @@ lockkit top --interval 5s --url redis://locks.example.org
 def command(session: Session, name: str | None, *, sort: Sort, interval: float, simulate: int | None) -> None:
     """Show who blocks whom, live on the whole terminal: locks with holders and queues, GPUs, failures.
 
-    Without NAME: every lock that is held or waited for. NAME may be a pattern, as for lockkit status. The longest wait is on top.
+    Without NAME: every lock that is held or waited for. NAME may be a pattern, as for lockkit status. The
+    longest wait is on top.
 
-    Keys: arrows and pages move; Enter opens a lock with its whole queue; s sorts; / filters; 1, 2 and 3 are locks, GPUs and failures;
-    e evicts the claim under the cursor, a asks its holder to release: both repeat first what will happen, and ask for a reason; q ends.
+    Keys: arrows and pages move; Enter opens a lock with its whole queue; s sorts; / filters; 1, 2 and 3 are
+    locks, GPUs and failures; e evicts the claim under the cursor, a asks its holder to release: both first
+    say what will happen, and ask for a reason; q ends.
 
-    While the store does not answer, the last state stays, with "stale since". A large store is read less often, so that reading takes
-    a fifth of the time at most. Needs the extra top (pip install "lockkit[top]") and a terminal.
+    While the store does not answer, the last state stays, with "stale since". A large store is read less
+    often, so that reading takes a fifth of the time at most. Needs the extra top (pip install "lockkit[top]")
+    and a terminal.
     """
     if session.json or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
         words = f" {quoted(name)}" if name is not None else ""
@@ -80,7 +83,7 @@ def command(session: Session, name: str | None, *, sort: Sort, interval: float, 
     with session.client() as client:
         first = look(client, asked)  # an error is told before the screen is taken
         app = Top(client, asked, interval, suggested=as_called(session), simulate=simulate, first=first)
-        # Log lines would be written across the screen. The screen shows what they tell: that the store is away.
+        # Log lines would be written across the screen, which shows the same: that the store is away.
         with Signals(), logs.held_back(lambda _: False, _LOGGED), _drawing():
             ended = app.run()
         if app.failure is not None:
@@ -90,7 +93,7 @@ def command(session: Session, name: str | None, *, sort: Sort, interval: float, 
 
 
 class _Drawing(io.TextIOWrapper):
-    """A stream for textual, whose thread that draws would end with an OSError, and everything else would wait for it for ever."""
+    """A stream for textual: an OSError would end its drawing thread, and all else would hang."""
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):  # the terminal is gone, as the application sees by itself
@@ -104,7 +107,7 @@ class _Drawing(io.TextIOWrapper):
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    """Give textual a stream to draw on: it takes ``sys.__stderr__``, which :class:`lockkit.cli.rows.Rows` has taken over for whole rows."""
+    """Give textual a stream to draw on: :class:`lockkit.cli.rows.Rows` has taken over ``sys.__stderr__``."""
     before = sys.__stderr__
     terminal = _Drawing(
         io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8", errors="backslashreplace"

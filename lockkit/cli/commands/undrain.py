@@ -23,7 +23,7 @@ lockkit undrain prod
 def command(session: Session, drained: str | None) -> int:
     """Give new locks in NAMESPACE again, after lockkit drain.
 
-    Without NAMESPACE: the namespace that is configured. Those who were refused are not told: they have to ask again.
+    Without NAMESPACE: the namespace that is configured. Those who were refused must ask again themselves.
     """
     with in_namespace(session, drained).client() as client:
         mark = client.undrain()

@@ -49,11 +49,12 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
     """Wait until the lock NAME is free, without taking it.
 
-    Free means that a new claim would get the lock at once: a permit of a semaphore is free, or nobody holds a plain lock or a lock
-    with readers and writers. Another process may take it before you act: to exclude others, use run or acquire.
+    Free means that a new claim would get the lock at once: a permit of a semaphore is free, or nobody holds a
+    plain lock or a reader/writer lock. Another process may take it before you act: to exclude others, use run
+    or acquire.
 
-    If the store does not answer, wait tries again until --timeout; without a timeout for 30 s, or for 2 s (request_timeout) if the
-    store has never answered.
+    If the store does not answer, wait tries again until --timeout; without a timeout for 30 s, or for 2 s
+    (request_timeout) if the store has never answered.
     """
     timeout = finite(timeout)
     began = time.monotonic()
@@ -131,7 +132,7 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
 
 
 def free(info: LockInfo) -> bool:
-    """Whether one more claim would be granted now, of whatever kind the lock has: of a semaphore one permit, otherwise also a writer."""
+    """Whether one more claim would be granted now: of a semaphore one permit, of other locks any claim."""
     if not info.claims:
         return True
     if info.waiters or info.claims[0].kind != "semaphore":

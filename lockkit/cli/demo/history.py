@@ -1,7 +1,7 @@
 """The history in the workers' logs, and the checks of it: the part of the demo that can fail.
 
-A worker logs the times at which it *certainly* held the lock. It reads the clock first and then asks its lease, so a lease that is
-valid afterwards was valid at that time. All times are CLOCK_BOOTTIME of one machine and can be compared.
+A worker logs the times at which it *certainly* held the lock. It reads the clock first and then asks its
+lease, so a lease that is valid afterwards was valid at that time. All times are of one CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ End = Literal["released", "lost", "killed"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a worker's log: at ``t`` seconds it ``waits``, ``holds``, is ``sure``, has ``released`` or ``lost``."""
+    """A worker's log entry: at ``t`` s it ``waits``, ``holds``, is ``sure``, ``released`` or ``lost``."""
 
     t: float
     event: str

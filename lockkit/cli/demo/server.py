@@ -1,4 +1,4 @@
-"""A private Redis server for the demo: on a free port of this host only, in a temporary folder, gone with the demo."""
+"""A private Redis server for the demo: on a free local port, in a temporary folder, gone with the demo."""
 
 from __future__ import annotations
 

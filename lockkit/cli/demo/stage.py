@@ -1,4 +1,4 @@
-"""The course of the demo: five workers, one killed with -9 while it holds, one stopped past its ttl; then the checks."""
+"""The course of the demo: five workers, one killed while it holds, one stopped past its ttl; then checks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _TTL = 1.5
 _LIMIT = 60.0
 """Seconds after which the demo gives up on its workers."""
 _HELD = 20.0
-"""Seconds for which a worker that is to be killed or stopped holds the lock if a busy machine does that late."""
+"""Seconds for which a worker to be killed or stopped holds the lock if a busy machine is late."""
 _SOON = 10.0
-"""Seconds within which the lock goes on, also on a busy machine: far less than the ttl of a hold that ends with its process."""
+"""Seconds within which the lock goes on, even on a busy machine: far less than a process-bound ttl."""
 _STOPPED_FOR, _AT_MOST = _TTL + 1.0, 15.0
 """Seconds for which one worker is stopped: until another has the lock, also on a busy machine."""
 _ROUNDS = {"ann": 2, KILLED: 2, STOPPED: 2, "dan": 2, "eve": 2}
@@ -60,7 +60,7 @@ def play(
         url: An empty store; None for a file in the folder, where a hold ends with its process.
     """
     stage = _Stage(folder, tell, url)
-    # Longer than a worker is stopped, a time in which nobody is sure of the lock: else an overlap may be missed.
+    # Longer than a worker is stopped, when nobody is sure of the lock: else an overlap may be missed.
     rounds = {"overlap": 12, "fence": 3}.get(break_ or "", 0)
     with stage.workers(cheat=rounds, late=break_ == "fence"):
         stage.run()
@@ -165,7 +165,7 @@ class _Stage:
     # -- checks
 
     def death_freed_it(self, holds: list[HeldSpan]) -> Check:
-        """Check that the lock came free after kill -9 of its holder: at once if a hold ends with its process, else after its ttl."""
+        """Check that kill -9 of the holder freed the lock: at once if process-bound, else after its ttl."""
         if self._killed_at is None:
             return Check("kill", False, f"{KILLED} was never killed while it held the lock")
         later = sorted(hold.start for hold in holds if hold.start > self._killed_at)
@@ -179,7 +179,7 @@ class _Stage:
         return Check("kill", waited < _TTL + _SOON, took)
 
     def stop_was_noticed(self, logs: Mapping[str, list[Entry]], holds: list[HeldSpan]) -> Check:
-        """Check that the stopped holder lost its lock after the ttl, and learned it before it did anything else."""
+        """Check that the stopped holder lost its lock after the ttl, and noticed that first."""
         if self._stopped_at is None or self._continued_at is None:
             return Check("stop", False, f"{STOPPED} was never stopped while it held the lock")
         others = [hold for hold in holds if self._stopped_at < hold.start < self._continued_at]

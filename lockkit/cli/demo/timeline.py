@@ -1,4 +1,4 @@
-"""The drawing of the demo: one row per worker, time to the right. It fits 80 columns, a pipe, and terminals without colours."""
+"""The drawing of the demo: one row per worker, time to the right, for 80 columns, pipes and no colours."""
 
 from __future__ import annotations
 
@@ -48,15 +48,7 @@ def draw(
     width: int,
     style: Style,
 ) -> list[str]:
-    """Rows for a scale, every worker, and the legend.
-
-    Args:
-        logs: Every worker's log, in the order of rows.
-        holds: All holds.
-        stopped: Workers that were stopped, from when to when.
-        width: The number of columns to use.
-        style: The look of the cells.
-    """
+    """Rows for a scale, every worker, and the legend."""
     times = [line.t for lines in logs.values() for line in lines]
     if not times:
         return ["nothing happened"]

@@ -29,7 +29,7 @@ HOLD = 0.35
 READY = ".ready"
 """The ending of the file by which a worker says that it is ready."""
 GO = "go"
-"""The file that tells all workers to begin."""
+"""The file at which all workers start."""
 _TICK = 0.02
 _LONGEST = 30.0
 """Seconds for which a worker waits for the others."""
@@ -37,9 +37,9 @@ _LONGEST = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job of a worker: to hold the lock ``rounds`` times, for ``hold`` seconds each, but ``first`` seconds the first time.
+    """A worker's job: hold the lock ``rounds`` times, for ``hold`` seconds each, but first for ``first``.
 
-    ``url`` is the store; None for the demo's own file. With ``cheat`` it works without the lock, to show that the check notices.
+    ``url`` is the store; None for the demo's own file. ``cheat``: work without the lock, for the check.
     """
 
     worker: str
@@ -111,7 +111,7 @@ def main(text: str) -> None:
 
 
 def _wait_for_the_others(job: Job) -> None:
-    """Wait until all workers are ready, so that each of them holds the lock once before one holds it twice."""
+    """Wait until all workers are ready, so that each holds the lock once before one holds it twice."""
     folder, end = Path(job.folder), SYSTEM.now() + _LONGEST
     (folder / f"{job.worker}{READY}").touch()
     while not (folder / GO).exists() and SYSTEM.now() < end:

@@ -1,1 +1,1 @@
-"""``lockkit top``: a live screen of locks, GPUs and failures, drawn by textual. Nothing but the command ``top`` imports it."""
+"""``lockkit top``: a live screen of locks, GPUs and failures, drawn by textual; only ``top`` imports it."""

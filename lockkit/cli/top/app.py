@@ -1,8 +1,8 @@
 """The application of ``lockkit top``: its store, its thread that reads, and how it ends.
 
-textual, and not rich alone, which draws tables but reads no keys: sorting, a filter, a cursor, pages, dialogs and the mouse would have to be
-written here, and restoring the terminal after any end as well. textual is an extra, because it brings several packages that no other command
-needs.
+textual, because rich alone draws tables but reads no keys: sorting, a filter, a cursor, pages, dialogs, the
+mouse, and restoring the terminal after any end would have to be written here. textual is an extra, because it
+brings several packages that no other command needs.
 """
 
 from __future__ import annotations
@@ -65,16 +65,7 @@ class Acted(Message):
 
 
 class Top(App[int]):
-    """The application. Its result is the number of the signal that ended it; None if a key did.
-
-    Args:
-        client: The client.
-        asked: The locks to show.
-        interval: Seconds between two reads.
-        suggested: The options of suggested commands, and what must be done before them.
-        simulate: The number of GPUs to simulate; None for what the configuration says.
-        first: The first look.
-    """
+    """The application. Its result is the number of the signal that ended it; None if a key did."""
 
     TITLE = "lockkit top"
     ENABLE_COMMAND_PALETTE = False
@@ -84,7 +75,8 @@ class Top(App[int]):
     ]
     CSS = """
     #place { height: 1; color: $text-muted; }
-    #stale { height: auto; max-height: 3; background: $error; color: $text; text-style: bold reverse; display: none; }
+    #stale { height: auto; max-height: 3; background: $error; color: $text; text-style: bold reverse;
+             display: none; }
     #summary { height: auto; max-height: 4; text-style: bold; }
     Tabs { height: 2; }
     ContentSwitcher { height: 1fr; }
@@ -93,7 +85,8 @@ class Top(App[int]):
     #about { height: auto; max-height: 3; color: $text-muted; }
     #filter { height: 1; border: none; padding: 0; }
     Confirm { align: center middle; }
-    #confirm { width: 90%; max-width: 100; height: auto; max-height: 95%; border: thick $error; padding: 0 1; background: $surface; }
+    #confirm { width: 90%; max-width: 100; height: auto; max-height: 95%; border: thick $error;
+               padding: 0 1; background: $surface; }
     #reason { height: 1; border: none; padding: 0; margin-top: 1; }
     #refused { height: auto; color: $error; }
     #buttons { height: 1; margin-top: 1; }
@@ -142,7 +135,7 @@ class Top(App[int]):
         self.set_interval(1.0, self._see_terminal)
 
     def _end_at_last(self, number: int, _frame: object) -> None:
-        """End the process if the loop cannot: a terminal that reads nothing blocks the thread that draws, and then the loop, for ever."""
+        """End the process if the loop cannot: a blocked terminal blocks the drawing, and then the loop."""
 
         def end() -> None:
             if self._attributes is not None:

@@ -1,4 +1,4 @@
-"""The rows of the live tables: which columns fit, and their texts. What a cell says of a lock is decided in :mod:`lockkit.cli.lock_table`."""
+"""The rows of the live tables: fitting columns and their texts, as :mod:`lockkit.cli.lock_table` has them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Column(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row of a live table: its key, the lock and the claim that it is about, its texts, its style, and its holder in full."""
+    """A row of a live table: its key, its lock and claim, its texts, its style, and its holder in full."""
 
     key: str
     info: LockInfo
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 def bar(claim: ClaimInfo | None, now: float) -> str:
-    """The share of the ttl that is left, as a bar; in words where a claim has no deadline, or the store does not tell it."""
+    """The remaining share of the ttl, as a bar; in words if there is no deadline or it is unknown."""
     if claim is None:
         return ""
     if claim.deadline is None:
@@ -153,7 +153,7 @@ def claim_entries(info: LockInfo, columns: Sequence[Column], now: float) -> list
 
 
 def matching(locks: Sequence[LockInfo], words: str) -> list[LockInfo]:
-    """The locks whose name, or an owner of which, has these words, in capitals or not; of a pattern, those whose name matches it."""
+    """The locks whose name or owner has these words, in any case; a pattern is matched with the name."""
     words = words.strip().casefold()
     if not words:
         return list(locks)

@@ -28,13 +28,7 @@ _BUTTONS: dict[Act, str] = {"evict": "Evict", "ask-release": "Ask"}
 
 
 class Confirm(ModalScreen[str | None]):
-    """Asks for the reason and for a confirmation. The answer is the reason; None: nothing is to be done.
-
-    Args:
-        act: The intervention.
-        info: The lock, as it was seen.
-        claim: The claim that was seen.
-    """
+    """Asks for the reason and for a confirmation. The answer is the reason; None: nothing is to be done."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave it")]
 

@@ -1,4 +1,4 @@
-"""A table whose rows change in place: the cursor stays on its claim, and only the cells that are seen are drawn anew."""
+"""A table whose rows change in place: the cursor stays on its claim, and only visible cells are redrawn."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from lockkit.lib.printable import printable
 __all__ = ["LiveTable"]
 
 _AROUND = 20
-"""Rows above and below the ones that are seen that are kept up to date, so that a step of the cursor shows no old text."""
+"""Rows kept up to date above and below the visible ones, so that moving the cursor shows no old text."""
 
 
 class LiveTable(DataTable[Text]):
-    """A table of entries. At its first row the cursor stays at the top; elsewhere it follows its entry.
-
-    Args:
-        identity: The id of the widget.
-    """
+    """A table of entries. At its first row the cursor stays at the top; elsewhere it follows its entry."""
 
     def __init__(self, identity: str) -> None:
         super().__init__(id=identity, cursor_type="row", zebra_stripes=False, cell_padding=0)
@@ -81,7 +77,7 @@ class LiveTable(DataTable[Text]):
 
 
 def _texts(entry: Entry) -> list[Text]:
-    """The cells, with characters that do not print escaped, because names and owners come from outside. Never read as markup."""
+    """The cells, unprintable characters escaped, as names and owners come from outside. Never markup."""
     return [
         Text(printable(cell), style=entry.style, no_wrap=True, overflow="ellipsis") for cell in entry.cells
     ]

@@ -53,15 +53,14 @@ def _note(claim: ClaimInfo) -> str:
     note = {key: value for key, value in claim.note.items() if key != RESERVED}
     if not note:
         return ""
-    return f"Its note{f' (claim {claim.claim_id})' if note else ''}: {json.dumps(note, ensure_ascii=False, default=str)}"
+    return (
+        f"Its note{f' (claim {claim.claim_id})' if note else ''}: "
+        f"{json.dumps(note, ensure_ascii=False, default=str)}"
+    )
 
 
 class OneLock(Live):
-    """The screen of one lock.
-
-    Args:
-        name: The lock.
-    """
+    """The screen of one lock."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,backspace", "app.pop_screen", "Back", key_display="Esc"),

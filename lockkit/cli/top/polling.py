@@ -1,4 +1,4 @@
-"""A thread that reads what the screen shows, again and again, so that a store that does not answer never stops the keys."""
+"""A thread that reads repeatedly what the screen shows, so that a silent store never stops the keys."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lockkit.lib.namedtuples import NamedTuple
 __all__ = ["Answer", "Poller", "View", "pause"]
 
 _REST = 4.0
-"""Times the duration of a read that pass at least before the next one: one of five seconds is spent on reads at most."""
+"""The rest after a read, in times of its duration: at most one of five seconds is spent on reads."""
 
 
 def pause(interval: float, took: float) -> float:
-    """The seconds between two reads: the interval, or after a slow read as much as it takes to be reading for a fifth of the time at most."""
+    """The seconds between two reads: the interval, or more, so that reads take a fifth of the time."""
     return max(interval, _REST * took)
 
 
@@ -51,9 +51,7 @@ class Answer(NamedTuple):
 class Poller:
     """Reads one view at an interval, and at once when another view is to be shown.
 
-    Args:
-        tell: Called with each answer, by the thread of the poller.
-        interval: Seconds between two reads. After a slow read the next one waits longer, so that a large store is not kept busy.
+    The interval is in seconds, and longer after a slow read, so that a large store is not kept busy.
     """
 
     def __init__(self, tell: Callable[[Answer], None], interval: float) -> None:
@@ -76,7 +74,7 @@ class Poller:
         self._wake.set()
 
     def stop(self) -> None:
-        """Read no more. A read that has begun may go on until the store's deadline; its answer is dropped."""
+        """Read no more. A read in progress may go on until the store's deadline; its answer is dropped."""
         self._stopped.set()
         self._wake.set()
 

@@ -1,4 +1,4 @@
-"""The common part of the screens of ``lockkit top``: the store on top, "stale since", and interventions on the entry under the cursor."""
+"""The common part of ``lockkit top``'s screens: the store, "stale since", and interventions on entries."""
 
 from __future__ import annotations
 
