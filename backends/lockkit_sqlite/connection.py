@@ -11,6 +11,11 @@ by one, and until it is over no other thread opens one. To other threads a fork 
 SQLite's busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more for a lock held for 10 us. So it is off, and a
 call tries again after fractions of a millisecond (docs/decisions/sqlite-no-second-lock.md), or at once if
 another process has only written first: sched_yield(2) costs milliseconds on a busy machine.
+
+A signal handler may fork or use this connection. CPython runs it between two instructions of Python code,
+so a statement is run, and its rows are fetched, in one call of C code (:func:`rows_of`). A handler between
+the two would find the statement unfinished: a fork could not close the connection, which the child would
+inherit, and a call of the handler would see what was stored when that statement began.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -35,6 +41,7 @@ from lockkit_sqlite.failures import (
     adopted,
     busy,
     is_busy,
+    is_closed,
     is_overtaken,
     link,
     linked,
@@ -55,7 +62,9 @@ __all__ = [
     "after_fork_in_parent",
     "before_fork",
     "inside",
+    "limit",
     "retire",
+    "rows_of",
     "stays",
     "take_part",
 ]
@@ -122,8 +131,8 @@ class Connection:
         # locked in the child, and a store opened there would hang.
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._leaving: sqlite3.Connection | None = None
-        """A connection no longer used that must be closed: merely dropped, it stays open until collected."""
+        self._beside: list[sqlite3.Connection] = []
+        """Connections that are being opened or closed: dropped, they would stay open until collected."""
         self._resting = True
         """Whether the connection is not open yet, or was closed for a fork and is not open again."""
         self._retired = False
@@ -140,28 +149,24 @@ class Connection:
         # The path has no links, so a present one was planted. SQLite itself follows no link to log and index.
         self._refuse_links()
         # mode=rw: SQLite creates nothing. What it creates has the modes that the umask leaves.
-        connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode=rw",
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-        )
-        # Without a step in Python, in which a signal handler might raise: SQLite would clear the exception.
-        late = map(operator.lt, map(self._ends.__getitem__, repeat(0)), iter(time.monotonic, None))
-        connection.set_progress_handler(late.__next__, _CLOCK_EVERY)
+        uri = f"file:{quote(self.path)}?mode=rw"
+        connect = partial(sqlite3.connect, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
         try:
-            connection.execute(f"PRAGMA synchronous={self._place.synchronous}")
-            connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
-            connection.execute("PRAGMA temp_store=MEMORY")
+            # One call of C code, so that a handler that forks finds the connection, and closes it.
+            next(map(self._beside.append, map(connect, (uri,))))
+            connection = self._beside[-1]
+            limit(connection, self._ends)
+            rows_of(connection, f"PRAGMA synchronous={self._place.synchronous}")
+            rows_of(connection, f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
+            rows_of(connection, "PRAGMA temp_store=MEMORY")
             # Only a read of the database opens its log and index.
-            tables = connection.execute("SELECT name FROM sqlite_schema").fetchall()
+            tables = rows_of(connection, "SELECT name FROM sqlite_schema")
             self._refuse_links()  # it may have been planted while SQLite opened the database
             if self._lock is not None and self._lock.inside and ("meta",) in tables:
                 self._refuse_adopted(connection, self._lock)
             return connection
-        except BaseException:  # dropped, it would stay open, with its locks, until the next collection
-            connection.close()
+        except BaseException:
+            self._close_beside()
             raise
 
     def _refuse_links(self) -> None:
@@ -173,10 +178,10 @@ class Connection:
         """Refuse a database adopted by another name while a fork had closed all connections."""
 
         def recorded() -> bool:
-            found = connection.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
+            found = rows_of(connection, "SELECT value FROM meta WHERE key = 'lock'")
             return all(lock.recorded(stored) for (stored,) in found)
 
-        if not stays(lambda sql: connection.execute(sql).fetchall(), recorded, self.path):
+        if not stays(partial(rows_of, connection), recorded, self.path):
             raise adopted(self.path)
 
     def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
@@ -208,7 +213,7 @@ class Connection:
 
     def read(self, sql: str, params: Params, end: float) -> Rows:
         """Run one statement that reads, and fetch all its rows."""
-        return self._perform(lambda: _fetched(self._live(), sql, params), end)
+        return self._perform(lambda: rows_of(self._live(), sql, params), end)
 
     def _perform(self, step: Callable[[], T], end: float) -> T:
         """Perform a step inside SQLite; while the file is busy and there is time, wait and try again."""
@@ -219,6 +224,8 @@ class Connection:
                     self._ends[0] = end
                     return step()
             except sqlite3.Error as error:
+                if is_closed(error) and time.monotonic() < end:  # by a signal handler that forked
+                    continue
                 if not is_busy(error):
                     raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error
                 left = end - time.monotonic()
@@ -247,10 +254,14 @@ class Connection:
 
     def _let_go(self) -> None:
         if self._connection is not None:
-            self._leaving, self._connection = self._connection, None
-        if self._leaving is not None:
-            self._leaving.close()
-            self._leaving = None
+            self._beside.append(self._connection)
+            self._connection = None
+        self._close_beside()
+
+    def _close_beside(self) -> None:
+        for each in list(self._beside):
+            each.close()
+        self._beside.clear()
 
     def resume(self) -> None:
         """Open again after a fork, in the parent; if that fails, the next call tries. May be repeated."""
@@ -268,8 +279,12 @@ class Connection:
 
     def _wake(self) -> None:
         """Open the database unless it is open. The store's lock keeps others from creating it anew."""
-        if self._resting and self._connection is None:
-            self._connection = self._connect()
+        while self._resting and self._connection is None:
+            opened = self._connect()
+            # No call in between: a handler that forked has closed it and emptied the list.
+            if opened in self._beside and self._connection is None:
+                self._connection = opened
+            self._beside.clear()
         self._resting = False
 
     @property
@@ -278,7 +293,7 @@ class Connection:
         return self._connection
 
     def __del__(self) -> None:
-        for connection in (getattr(self, "_connection", None), getattr(self, "_leaving", None)):
+        for connection in (getattr(self, "_connection", None), *getattr(self, "_beside", ())):
             if connection is not None:
                 connection.close()  # without a warning: the client warns if it was never closed
 
@@ -290,14 +305,15 @@ class Connection:
         process can never open that database: SQLite would take the parent's locks for its own.
         """
         prepared = _forks is not None and _forks.prepared()
-        kept = [each for each in (self._connection, self._leaving) if each is not None]
+        kept = [each for each in (self._connection, *self._beside) if each is not None]
         if kept or (self._resting and not prepared):
             _torn.add(self.path)
         for connection in kept:
             import ctypes
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-        self._connection = self._leaving = None
+        self._connection = None
+        self._beside = []
         self._resting = False
         self._inside = threading.RLock()
 
@@ -337,14 +353,22 @@ def stays(read: Callable[[str], Rows], recorded: Callable[[], bool], path: str) 
     return recorded()
 
 
-def _fetched(connection: sqlite3.Connection, sql: str, params: Params) -> Rows:
+def rows_of(connection: sqlite3.Connection, sql: str, params: Params = ()) -> Rows:
+    """Run one statement and fetch its rows, without a moment in which a signal handler could run."""
     try:
-        return connection.execute(sql, params).fetchall()
+        return next(map(list, map(connection.execute, (sql,), (params,))))
     except sqlite3.OperationalError as error:
         if "UTF-8" not in str(error):
             raise
     connection.text_factory = _text  # slower, so it is only used once somebody has written what is no text
-    return connection.execute(sql, params).fetchall()
+    return next(map(list, map(connection.execute, (sql,), (params,))))
+
+
+def limit(connection: sqlite3.Connection, ends: Sequence[float]) -> None:
+    """Have SQLite break off statements at ``ends[0]``, of ``time.monotonic()``."""
+    # Without a step in Python, in which a signal handler might raise: SQLite would clear the exception.
+    late = map(operator.lt, map(ends.__getitem__, repeat(0)), iter(time.monotonic, None))
+    connection.set_progress_handler(late.__next__, _CLOCK_EVERY)
 
 
 def _text(stored: bytes) -> str | bytes:

@@ -22,6 +22,7 @@ __all__ = [
     "free_space",
     "in_use",
     "is_busy",
+    "is_closed",
     "is_overtaken",
     "left",
     "link",
@@ -93,6 +94,11 @@ def is_busy(error: sqlite3.Error) -> bool:
 def is_overtaken(error: sqlite3.Error) -> bool:
     """Whether another connection has written between the start of a statement's reading and its writing."""
     return _name(error) == "SQLITE_BUSY_SNAPSHOT"
+
+
+def is_closed(error: sqlite3.Error) -> bool:
+    """Whether the connection was closed before the statement, which was not run."""
+    return isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error)
 
 
 def busy(path: str, pids: Sequence[int] = ()) -> Refused:

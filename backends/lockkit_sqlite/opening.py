@@ -15,7 +15,7 @@ from lockkit.config.places import make_folders
 from lockkit.lib.clock import jitter
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.connection import OPENING, Connection, stays
+from lockkit_sqlite.connection import OPENING, Connection, limit, rows_of, stays
 from lockkit_sqlite.failures import (
     busy,
     in_use,
@@ -265,8 +265,11 @@ class Opening:
             with closing(
                 sqlite3.connect(f"file:{quote(self._place.path)}?mode=ro&immutable=1", uri=True)
             ) as found:
-                ((stored,),) = found.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
-        except (sqlite3.Error, ValueError):
+                limit(found, [self._end])
+                ((stored,),) = rows_of(found, "SELECT value FROM meta WHERE key = 'lock'")
+        except (sqlite3.Error, ValueError) as error:
+            if time.monotonic() >= self._end:
+                raise busy(self._place.path) from error
             return False
         recorded = LockFile.read(stored)
         return recorded is not None and recorded.same(presence.file)

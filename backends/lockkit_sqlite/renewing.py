@@ -72,12 +72,12 @@ def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
 def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`."""
     key = (store.namespace, claim.terms.name, claim.token)
-    done, now = store.beats.write(
+    done, now = store.calls.write(
         sql.EXTEND, lambda now: (*key, now, micros(ttl), fence, claim.terms.process_bound), end
     )
     if done:
         return Renewal("HELD", basis=now / 1e6)
-    return _lost(store, store.seen(store.beats, claim.terms.name, end), claim, fence, now)
+    return _lost(store, store.seen(store.calls, claim.terms.name, end), claim, fence, now)
 
 
 def _asked(store: SQLiteStore, end: float) -> dict[str, Mapping[str, object]]:

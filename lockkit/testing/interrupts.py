@@ -126,6 +126,10 @@ class Bomb:
             self._left = self._then
         else:
             self.again = where
+        self.strike()
+
+    def strike(self) -> None:
+        """Raise the exception. A test may replace this by what a signal handler does without raising."""
         raise self._another()  # no variable here refers to it: its traceback refers to this frame
 
     def _another(self) -> BaseException:

@@ -851,6 +851,53 @@ def test_the_lock_of_a_parent_outlives_its_children(opened, path):
         assert locked_by_others(path)
 
 
+class ForkingHandler(Bomb):
+    """A signal handler that forks at the n-th place; ``inherited`` says whether the child has the database open."""
+
+    def __init__(self, at, path):
+        super().__init__(at)
+        self.path = path
+        self.inherited = False
+
+    def strike(self):
+        child = os.fork()
+        if child == 0:
+            files = [self.path, f"{self.path}-wal", f"{self.path}-shm"]
+            os._exit(any(each.exists() and each.resolve() in map(Path, files) for each in _descriptors()))
+        self.inherited = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+
+def _descriptors():
+    return list(Path("/proc/self/fd").iterdir())
+
+
+CALLS = {
+    "opening": lambda opened, _: opened().close(),
+    "inspect": lambda _, store: store.inspect("a", 5.0),
+    "busy": lambda _, store: store.acquire(claim(wait=False), True, 5.0),
+    "release": lambda _, store: store.release(take(store, "b")[0], 5.0),
+}
+
+
+INSIDE = (Connection.__init__, Connection._perform, Connection._wake, Connection._connect, connection.rows_of)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_signal_handler_that_forks_inside_a_call_gives_its_child_no_connection(opened, path, call):
+    """SQLite would take the parent's locks for the child's, and the first to close would remove the log."""
+    store = opened()
+    take(store)
+    with ForkingHandler(10**6, path) as all_places:
+        CALLS[call](opened, store)
+    places = sorted(place for function in INSIDE for place in all_places.within(function))
+    for at in places:
+        with ForkingHandler(at, path) as handler:
+            CALLS[call](opened, store)
+        assert handler.where
+        assert not handler.inherited, handler.where
+    assert places
+
+
 def test_a_newcomer_judges_nothing_while_another_process_is_between_its_connections(process, opened, path):
     """A holder is back from a fork, and opens the database: SQLite has its lock on it, and no log yet. That is what a removed log looks like."""
     opened().close()
