@@ -244,9 +244,12 @@ class LoopRelease:
                 driver.releases.over(pipeline)
             return None
         finally:
-            # A signal handler may raise before the acquire is noted. No other frame here has the turn.
-            with suppress(RuntimeError):
+            # A signal handler may raise before the acquire is noted. No other frame here has the turn. The
+            # release is the first call, so no handler comes before it.
+            try:
                 hold.turn.release()
+            except RuntimeError:
+                pass
 
     def _longest(self, effect: Effect) -> float:
         """Seconds that an effect may take."""

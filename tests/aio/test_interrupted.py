@@ -16,6 +16,7 @@ import pytest
 
 import lockkit
 from lockkit.aio import AsyncClient
+from lockkit.drivers.loopreleases import LoopRelease
 from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.processes import until
@@ -28,6 +29,7 @@ from support.harnesses.redis import RedisHarness
 TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
 MOST = {"memory": 90, "sqlite": 30, "redis": 40}  # Redis is asked on the loop, the others are not
 PATIENCE = 60.0
+LONG = 30.0
 
 
 class TimeLimit(Exception):
@@ -293,6 +295,35 @@ def test_a_watch_whose_end_a_signal_handler_cuts_short_ends_all_the_same(form, t
         with pytest.raises(CtrlC), without_warnings():
             asyncio.run(form(AsyncClient(sync), []))
         until(lambda: not LISTENER.watcher._waiters, "a watch is left")
+
+
+def test_a_release_gives_back_its_turn_wherever_a_signal_handler_cuts_a_step_short():
+    """Else the lock stays held to the end of its ttl, and each look of the background adds a thread."""
+    inside = (LoopRelease._step, contextlib.suppress.__init__, contextlib.suppress.__enter__)
+
+    async def main(client, bomb):
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        lease = await client.lock("a", ttl=LONG).acquire()
+        with contextlib.suppress(TimeLimit), bomb:
+            await lease.release()
+
+    def play(at):
+        bomb = Bomb(at, error=TimeLimit, beside=("contextlib",))
+        asyncio.run(main(AsyncClient(sync), bomb))
+        return bomb
+
+    url = f"memory://{os.urandom(8).hex()}"
+    with lockkit.connect(url) as sync, lockkit.connect(url) as other:
+        play(1 << 30)
+        count = play(1 << 30)
+        places = sorted(place for function in inside for place in count.within(function))
+        for at in places:
+            bomb = play(at)
+            with contextlib.suppress(AcquireTimeout):
+                other.lock("a").acquire(timeout=LONG / 3).release()
+                continue
+            pytest.fail(f"the lock stays held after {bomb.where}")
+    assert places
 
 
 @pytest.mark.parametrize("together", [False, True])
