@@ -282,7 +282,7 @@ def scenarios() -> str:
 
 
 THE_28 = DOCS.parent / "tests" / "scenarios" / "test_the_28.py"
-OLD_AND_NEW = re.compile(r"(\d+)\. (.+)\n\nBefore: (.+)\n\nNow: (.+)")
+OLD_AND_NEW = re.compile(r"(\d+)\. (.+) Before: (.+) Now: (.+)")
 
 
 def the_28(first: int, last: int) -> str:
@@ -292,7 +292,7 @@ def the_28(first: int, last: int) -> str:
         for each in ast.parse(THE_28.read_text()).body
         if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")
     )
-    told = (OLD_AND_NEW.fullmatch(ast.get_docstring(each) or "") for each in plays)
+    told = (OLD_AND_NEW.fullmatch(" ".join((ast.get_docstring(each) or "").split())) for each in plays)
     return rows(
         ("", "scenario", "the old lock", "lockkit"),
         (each.groups() for each in told if each is not None and first <= int(each[1]) <= last),

@@ -48,15 +48,14 @@ settings.register_profile(
 )
 settings.load_profile("lockkit")
 
-# `nohup` ignores SIGHUP, and a shell that starts a job in the background SIGINT and SIGQUIT: so would every program that the
-# tests start.
+# `nohup` ignores SIGHUP, a shell's background jobs SIGINT and SIGQUIT: so would all that the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse an environment of tox that was made before the versions in tests/locked were renewed, or has what is not in them."""
+    """Refuse an environment of tox that is older than the versions in tests/locked, or differs from them."""
     file = constrained_by()
     others = unlike(file) if file is not None and not hasattr(config, "workerinput") else []
     if others:
@@ -72,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @contextlib.contextmanager
 def _after_the_first() -> Iterator[None]:
-    """Let one worker of xdist collect before the others: on a fresh clone it compiles for ten seconds what then all of them load."""
+    """Let one worker of xdist collect first: on a fresh clone it compiles for 10 s what all of them load."""
     with Path(__file__).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,9 +82,9 @@ def _after_the_first() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep the garbage collector away from what pytest makes of the tests, which lasts as long as the process.
+    """Keep the garbage collector away from pytest's own test objects, which last as long as the process.
 
-    That is 400,000 objects for the whole suite: each ``gc.collect()`` in a test would look through them, for a quarter of a second.
+    That is 400,000 objects for the suite: each ``gc.collect()`` would visit them for a quarter of a second.
     """
     gc.disable()
     try:
@@ -98,7 +97,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collector_away_from_what_is_there() -> None:
-    """Keep it away, too, from what the tests of earlier files have left: modules, and the caches of libraries."""
+    """Keep it away, too, from the leftovers of earlier files' tests: modules, and the caches of libraries."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it would be told of the first test of this file
         gc.collect()
@@ -106,14 +105,14 @@ def _collector_away_from_what_is_there() -> None:
 
 
 OF_ONE_CLAIM = ("S3", "S5", "S6", "S8", "S9", "S10", "S11", "L4", "L6")
-"""Guarantees about one claim, its time and its hooks: not about its neighbours in the queue, for which a mutex is not enough."""
+"""Guarantees about one claim, its time and its hooks, not its neighbours in the queue: a mutex is enough."""
 
 OF_THE_FORM = ("L4-interrupted-exit-stack", "L4-interrupted-levels", "L4-interrupted-short-form")
 """Interruptions of forms of ``with`` that ask a store for nothing that the others do not."""
 
 
 def _leave_to_full(items: list[pytest.Item]) -> None:
-    """Leave to ``make full`` what of the conformance kit shows least: the second strike of a Ctrl-C; on servers, a strike in further forms of ``with``; and with further kinds of lock, what no queue decides."""
+    """Leave to ``make full`` a second Ctrl-C, more kinds of lock, and on servers more forms of ``with``."""
     seen = set()
     for item in items:
         scenario = getattr(item, "scenario", None)
@@ -147,7 +146,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is for ``make full``, and begin with the state machines. One that began last would run alone, while the other processes have nothing left to do."""
+    """Mark what is for ``make full``, and start with the state machines, which last long, in parallel."""
     _leave_to_full(items)
     items.sort(key=lambda item: not item.name.endswith("-machine"))  # lockkit may not be installed
 
@@ -162,7 +161,7 @@ def _written() -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """Undo what a command that ran in this process did to logging, or ``caplog`` would see nothing in later tests."""
+    """Undo what an in-process command did to logging, or ``caplog`` would see nothing in later tests."""
     logger = logging.getLogger("lockkit")
     handlers, propagate, level = [*logger.handlers], logger.propagate, logger.level
     yield
@@ -172,7 +171,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 class _CaughtUp(pytest.LogCaptureFixture):
-    """The log, with what lockkit's own threads have written: another thread hands that to the handlers, a moment later."""
+    """The log, with the records of lockkit's own threads: another thread hands them over a moment later."""
 
     @property
     def handler(self) -> Any:
@@ -193,7 +192,7 @@ SETTINGS, STORE = Path("/etc/lockkit"), Path("/var/lib/lockkit")
 
 
 def _administrators() -> dict[str, tuple[int, int]]:
-    """The administrator's files as they are, and whether the store's folder is there: other programs may be at work in it."""
+    """The administrator's files as they are, and whether the store's folder, which others may use, exists."""
     paths = (SETTINGS, *SETTINGS.iterdir()) if SETTINGS.is_dir() else ()
     found = {str(path): (seen.st_ino, seen.st_ctime_ns) for path in paths for seen in (path.lstat(),)}
     return found | ({str(STORE): (STORE.stat().st_ino, 0)} if STORE.exists() else {})
@@ -201,7 +200,7 @@ def _administrators() -> dict[str, tuple[int, int]]:
 
 @pytest.fixture(autouse=True)
 def _system_as_it_was() -> Iterator[None]:
-    """Fail a test during which this machine's own settings changed: run by root, it would change what other programs do."""
+    """Fail a test during which this machine's own settings changed, as root could change them for others."""
     before = _administrators()
     yield
     told = "the test, or one that ran beside it, wrote to the folders of this machine's administrator"
@@ -210,7 +209,7 @@ def _system_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_memory_store_of_another_test() -> Iterator[None]:
-    """Let no test find what the one before it has left in ``memory:``, which lasts as long as any client that was not closed."""
+    """Hide the last test's ``memory:`` store, which lasts as long as any client that was not closed."""
     yield
     memory = sys.modules.get("lockkit_memory.store")  # lockkit may not be installed
     if memory is not None:
@@ -219,7 +218,7 @@ def _no_memory_store_of_another_test() -> Iterator[None]:
 
 @pytest.fixture
 def slow_memory_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memory store that takes a millisecond for each acquire, so that requests of several clients or tasks interleave."""
+    """A memory store that takes a millisecond per acquire, so that requests of clients and tasks mix."""
     from lockkit_memory.backend import MemoryBackend
 
     acquire = MemoryBackend.acquire

@@ -1,4 +1,4 @@
-"""Forked processes that take part in a scenario. Parent and child exchange lines of JSON; the parent can kill the child with SIGKILL."""
+"""Forked children of a scenario: parent and child exchange lines of JSON; SIGKILL ends the child."""
 
 from __future__ import annotations
 
@@ -143,12 +143,12 @@ def _play(part: Callable[[Parent], Any], parent: Parent) -> None:
 
 
 def in_child(call: Callable[[], Any], *, same_pid: bool = False) -> Any:
-    """Call a function in a forked child, and return its result (as JSON gives it). The child ends without any cleanup.
+    """Call a function in a forked child, and return its result (via JSON). The child ends without cleanup.
 
     Args:
         call: The function.
-        same_pid: Whether ``os.getpid()`` returns the parent's pid in the child. So it does in the first process of a new
-            pid namespace (pid_namespaces(7)) whose parent is the first process of its own.
+        same_pid: Whether ``os.getpid()`` returns the parent's pid in the child, as in the first process
+            of a new pid namespace (pid_namespaces(7)) whose parent is the first process of its own.
     """
     asked, pid = os.getpid, os.getpid()
     if same_pid:

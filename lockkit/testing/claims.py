@@ -1,4 +1,4 @@
-"""Calls of a store in one step each, for tests of a backend without a client: they make a claim, and check the kind of the answer."""
+"""Single calls of a store, for tests of a backend without a client. Each checks the kind of the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUDGET = 2.0
 
 
 def open_store(url: str, **options: Any) -> Backend:
-    """Open a store as a client does. ``options`` are those of :class:`lockkit.store.spi.OpenOptions`. The caller closes the store."""
+    """Open a store as a client does, with :class:`lockkit.store.spi.OpenOptions`. The caller closes it."""
     return PluginManager(()).open(url, OpenOptions(**options))
 
 
@@ -56,7 +56,7 @@ def states(store: Backend, name: str = "a") -> list[str]:
 
 
 def settled(call: Callable[[], T]) -> T:
-    """Repeat a call, up to three times, while its outcome is unknown, as the protocol does; for instance after the server closed a connection."""
+    """Repeat a call, up to three times, while its outcome is unknown, as after a closed connection."""
     for _ in range(3):
         with contextlib.suppress(Unknown):
             return call()

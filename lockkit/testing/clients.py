@@ -28,7 +28,7 @@ _LEAST = 0.01
 
 
 class VirtualClock(ShiftedClock):
-    """A clock that runs like the machine's own, and that a test moves forward. The heartbeats of its clients keep up.
+    """A clock that runs like the machine's own, and that a test moves. Its clients' heartbeats keep up.
 
     Attributes:
         clients: The clients that use the clock.
@@ -39,9 +39,9 @@ class VirtualClock(ShiftedClock):
         self.clients: list[Client] = []
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward, with all that happens meanwhile: renewals, the ends of ``ttl`` and ``max_hold``, losses.
+        """Move the clock forward, through all renewals, ends of ``ttl`` and ``max_hold``, and losses.
 
-        A lease that is renewed is still valid afterwards. Each wait of another thread looks at the clock again.
+        A renewed lease is still valid afterwards. Each waiting thread looks at the clock again.
 
         Raises:
             ConfigError: The seconds are not a number, or negative, infinite or longer than ten years.
@@ -86,7 +86,7 @@ class MemoryClient(Client):
         self._kept: list[Lease] = []
 
     def hold_elsewhere(self, name: str, **options: Unpack[Options]) -> Lease:
-        """Have somebody else hold a mutex, until the lease that this returns is released, or the client is closed.
+        """Have another client hold a mutex until the returned lease is released or this client closes.
 
         Raises:
             AcquireTimeout: The lock is busy.
@@ -108,7 +108,7 @@ class AsyncMemoryClient(AsyncClient):
 
     Attributes:
         clock: The clock of the client; :meth:`VirtualClock.advance` moves it.
-        elsewhere: A second client on the same store, for what "another process" does in a test. Its calls do not need ``await``.
+        elsewhere: A second client on the same store: "another process" in a test. No ``await`` needed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -118,7 +118,7 @@ class AsyncMemoryClient(AsyncClient):
         self.elsewhere = self._memory.elsewhere
 
     def hold_elsewhere(self, name: str, **options: Unpack[Options]) -> Lease:
-        """See :meth:`MemoryClient.hold_elsewhere`. The lease that this returns is released without ``await``."""
+        """See :meth:`MemoryClient.hold_elsewhere`. The returned lease is released without ``await``."""
         return self._memory.hold_elsewhere(name, **options)
 
     async def close(self) -> None:

@@ -14,8 +14,8 @@ __all__ = ["ShiftedClock"]
 class ShiftedClock:
     """CLOCK_BOOTTIME and the wall clock, moved forward together by :meth:`advance`.
 
-    A thread that sleeps does not notice a step, as if its process had been stopped. Background work that must happen meanwhile is
-    tested with short ttls and real time.
+    A sleeping thread does not notice a step, as if its process had been stopped. Test background work that
+    must happen meanwhile with short ttls and real time.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class ShiftedClock:
         return (self._stood[1] if self._stood else SYSTEM.wall()) + self._ahead
 
     def freeze(self) -> None:
-        """Stop the time, at a whole 1/1024 s, so that sums of whole seconds are exact: from now on only :meth:`advance` moves the clocks."""
+        """Stop the time, at a whole 1/1024 s so that sums of seconds are exact. :meth:`advance` moves it."""
         self._stood = math.ceil(SYSTEM.now() * 1024) / 1024, math.ceil(SYSTEM.wall() * 1024) / 1024
 
     def advance(self, seconds: float) -> None:

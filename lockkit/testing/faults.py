@@ -1,4 +1,4 @@
-"""Faults between the protocol and a store: requests and replies that are dropped, delayed, duplicated or interrupted.
+"""Faults between the protocol and a store: requests and replies dropped, delayed, duplicated, interrupted.
 
 Put :class:`FaultyBackend` around any backend, or let :func:`through` offer a store with faults to a client::
 
@@ -43,8 +43,8 @@ __all__ = [
 
 FAULTY_URL = "faulty://store"
 CALLS = (
-    "acquire", "renew", "release", "abandon", "emergency_release", "inspect", "names", "evict", "resize", "extend",
-    "annotate", "record", "put_record", "check",
+    "acquire", "renew", "release", "abandon", "emergency_release", "inspect", "names", "evict", "resize",
+    "extend", "annotate", "record", "put_record", "check",
 )  # fmt: skip
 """Every call of a backend that sends a request to the store."""
 
@@ -52,7 +52,7 @@ Send = Callable[[], Any]
 
 
 class Fault(Protocol):
-    """A fault of one call. ``send`` performs the call on the real store; the fault decides when, and how often."""
+    """A fault of one call. ``send`` calls the real store; the fault decides when and how often."""
 
     def __call__(self, faults: Faults, send: Send, budget: float, /) -> Any: ...
 
@@ -139,7 +139,7 @@ def interrupt(error: BaseException) -> Fault:
 
 
 def interrupt_after(error: BaseException) -> Fault:
-    """An exception such as Ctrl-C interrupts the call after the store has applied it, before its answer is read."""
+    """Interrupt a call with an exception, as Ctrl-C does, between its effect on the store and its answer."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         send()
@@ -177,8 +177,8 @@ class Faults:
     def add(self, method: str, fault: Fault, *, skip: int = 0, times: float = 1) -> None:
         """Let calls of a method (``"*"``: of any method) meet a fault.
 
-        The first ``skip`` calls succeed, and the next ``times`` calls meet the fault. If several faults apply to a call, it meets the
-        one that was added first.
+        The first ``skip`` calls succeed, and the next ``times`` calls meet the fault. If several faults apply
+        to a call, it meets the one that was added first.
         """
         self.healed.clear()
         with self._mutex:
@@ -196,7 +196,7 @@ class Faults:
         self.healed.set()
 
     def deliver(self) -> list[Any]:
-        """Let all requests that are still under way arrive, in order. Returns what the store answered or raised."""
+        """Deliver all delayed requests, in order. Returns what the store answered or raised."""
         late, self.late = self.late, []
         answers: list[Any] = []
         for send in late:

@@ -1,4 +1,4 @@
-"""Harnesses. A harness tells the kit how to make a fresh store, how to read it without the backend, and how to let time pass.
+"""Harnesses: how the kit makes a fresh store, reads it without the backend, and lets time pass.
 
 A harness needs only the public interface. The smallest one::
 
@@ -38,14 +38,14 @@ _EXACT = ("claim_id", "fence", "state", "weight", "capacity", "evicted")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredClaim:
-    """One claim as the store has it. Two are equal if all their fields are; deadlines are compared only if both are exact.
+    """One claim as the store has it. Two are equal if all fields are; inexact deadlines are not compared.
 
     Attributes:
         claim_id: See :func:`lockkit.values.names.claim_id`.
         state: The state. A store that does not record offers has WAITING instead of OFFERED.
-        deadline: The deadline on the harness's clock; None if the claim has none. If the store gives it only roughly, the latest
-            possible one.
-        earliest: If the store gives the deadline only roughly, the earliest possible one; None if ``deadline`` is exact.
+        deadline: The deadline on the harness's clock; None if the claim has none. The latest possible
+            one if the store gives it only roughly.
+        earliest: The earliest possible deadline, if the store gives it only roughly; else None.
     """
 
     claim_id: str
@@ -77,21 +77,21 @@ class Harness(ABC):
 
     Attributes:
         name: The name of the store; it appears in no test id.
-        exclusions: Scenarios (``L1-kill``) that cannot pass on this store, or whole guarantees (``L1``), each with the
-            reason. Keep them in one file. Scenarios of an excluded guarantee are skipped. An excluded scenario runs and must fail,
-            because it is also wrong to declare less than a store does. An entry that names nothing in the kit fails the run.
+        exclusions: Scenarios (``L1-kill``) that cannot pass on this store, or guarantees (``L1``), with
+            reasons, in one file. Scenarios of an excluded guarantee are skipped. An excluded scenario
+            must fail: to declare less than a store does is wrong too. An unknown entry fails the run.
         virtual: Whether :meth:`advance` takes no real time.
-        ttl: Seconds; for claims that a scenario lets lapse. If time is real, short enough that a scenario can wait for the end; long
+        ttl: Seconds; for claims that a scenario lets lapse. With real time, short enough to wait for, long
             enough not to end before.
-        short_ttl: Seconds; for scenarios that wait for the end of a hold in real time. Holds that heartbeats must keep have 1.5 s at least.
+        short_ttl: Seconds; for holds whose end is awaited in real time; renewed ones have at least 1.5.
         grain: Seconds by which the store may lengthen a time, because it rounds.
-        request_timeout: Seconds; the setting of clients whose store is made to fail. An answered call must take less, even on a
-            busy machine.
-        tells: Whether facts say when a claim was last renewed and when it lapses. If the store does not know, they must not.
+        request_timeout: Seconds; the setting of clients whose store is made to fail. An answered call
+            must take less, even on a busy machine.
+        tells: Whether the store knows, and facts say, when a claim was last renewed and when it lapses.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: The number of programs that the state machine tries, and the number of their steps.
-        face: "asyncio" to have each client of a scenario make its calls through ``lockkit.aio``. Scenarios that interrupt or cancel a
-            thread are then skipped.
+        face: "asyncio" to make all calls of a scenario's clients through ``lockkit.aio``. Scenarios that
+            interrupt or cancel a thread are then skipped.
         plugins: Plugins for every client.
         clock: The clock of every client and store.
     """
@@ -117,7 +117,7 @@ class Harness(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """The URL of the scratch store: the same for all clients of this harness, and different for every other harness."""
+        """The URL of the scratch store: one for all clients of a harness, another for each other harness."""
 
     @abstractmethod
     def stored(self, name: str) -> list[StoredClaim]:
@@ -172,14 +172,14 @@ class Harness(ABC):
             time.sleep(left)
 
     def outlast(self, seconds: float) -> None:
-        """Let time pass until a claim that lasts the given seconds, and is not renewed, is gone from the store.
+        """Let time pass until a claim of so many seconds, never renewed, is gone from the store.
 
         If the store notices lapsed claims late, wait here until it does.
         """
         self.advance(seconds * 1.01)
 
     def freeze(self) -> None:  # noqa: B027 - real time cannot
-        """If possible, stop the time except for :meth:`advance`, so that a run of the state machine can be replayed."""
+        """Stop the time, if possible, except for :meth:`advance`, so that machine runs replay."""
 
     def crash(self, client: Client) -> None:
         """Let a client vanish: it sends nothing to the store any more, and releases nothing."""
@@ -193,15 +193,15 @@ class Harness(ABC):
             hold.end()
 
     def residue(self) -> Mapping[str, int]:
-        """Counts that must be the same at the end of a scenario as at its beginning: rows, keys, sockets of the server. Claims are not included."""
+        """Counts (rows, keys, server sockets; not claims) that a scenario must leave as it found them."""
         return {}
 
     def requests(self) -> int | None:
-        """The number of requests that clients have sent so far, as the servers count them; None if they do not count."""
+        """The number of requests from clients so far, as the servers count; None if they do not."""
         return None
 
     def forget(self, name: str, claim_id: str) -> None:
-        """Have the store lose one claim without telling its client, as when a session ends. No other claim is affected."""
+        """Have the store lose one claim without notice to its client, as when a session ends."""
         with self.client() as operator:
             operator.evict(name, claim_id, reason="the store forgets it", now=True)
 

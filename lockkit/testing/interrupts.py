@@ -17,12 +17,12 @@ __all__ = ["Bomb", "CtrlC"]
 _LOOKS = frozenset(
     number
     for number, name in enumerate(dis.opname)
-    # Not after a turn of an ``await`` that waits: the coroutine that it waits for would stay as it is, and never be closed.
+    # Not after a turn of a waiting ``await``: the coroutine it awaits would be left as it is, never closed.
     if name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")) and not name.endswith("_NO_INTERRUPT")
 )
 """The instructions after which CPython looks for signals."""
 _AFTER_YIELD_FROM = 2
-"""The argument of a RESUME instruction from which on CPython does not look for signals; smaller ones are a start or a ``yield``."""
+"""The smallest argument of a RESUME after which CPython ignores signals; below are starts and ``yield``."""
 
 
 class CtrlC(KeyboardInterrupt):
@@ -30,11 +30,12 @@ class CtrlC(KeyboardInterrupt):
 
 
 class Bomb:
-    """A context manager that raises Ctrl-C at the n-th place in lockkit, or a store, at which CPython handles signals; then perhaps again.
+    """A context manager that raises Ctrl-C at the n-th place in lockkit where CPython handles signals.
 
-    CPython handles signals when a Python function begins, when a generator goes on after a ``yield``, after a call of something that
-    is not a Python function, and before a jump backwards. An exception after a call is raised at the call, and so it is here: the
-    code that handles the exceptions of the call handles this one, and a ``with`` that was entered is always left.
+    Stores and ``beside`` count as lockkit. CPython handles signals when a Python function starts, when a
+    generator resumes after a ``yield``, after a call of something that is not a Python function, and before
+    a jump backwards. An exception after a call is raised at the call, here too: the call's exception
+    handlers handle this one, and a ``with`` that was entered is always left.
 
     Args:
         at: The number of the place, counted from 1.
@@ -46,8 +47,8 @@ class Bomb:
         seen: The number of places so far.
         where: The place at which Ctrl-C was raised; empty if it was not.
         again: The place at which it was raised for the second time.
-        raised: Weak references to what it raised. With the cyclic garbage collector off, one that lives on shows that something keeps
-            the exception, and with it every frame on its way and what these refer to.
+        raised: Weak references to the raised exceptions. If one lives on with the cyclic garbage
+            collector off, something keeps the exception, its frames and what they refer to.
     """
 
     def __init__(
@@ -73,8 +74,7 @@ class Bomb:
     def places(self, most: int, chance: Random) -> Sequence[int]:
         """The numbers of the places so far, or a choice of ``most`` of them.
 
-        A place that the code reaches again and again, in a loop, has many numbers. The choice takes one number of each place, then a
-        second one of each, and so on.
+        A place in a loop has many numbers. The choice takes one of each place, then a second one, and so on.
         """
         if self.seen <= most:
             return range(1, self.seen + 1)
@@ -177,8 +177,8 @@ class Bomb:
 def _begins(frame: FrameType) -> bool:
     """Whether CPython handles signals where this frame begins, or goes on after a ``yield``.
 
-    It does not where an exception is thrown into a generator, nor in one that a ``yield from`` or an ``await`` resumes. A trace
-    function that raises there would even end the generator without its ``with`` and ``finally``.
+    CPython does not where an exception is thrown into a generator, or where ``yield from`` or ``await``
+    resumes one. A trace function that raises there would end the generator without ``with`` and ``finally``.
     """
     code, at = frame.f_code.co_code, frame.f_lasti
     return dis.opname[code[at]] == "RESUME" and code[at + 1] & 3 < _AFTER_YIELD_FROM

@@ -55,8 +55,8 @@ def kit(harness: type[Harness], shapes: Sequence[Shape] = SHAPES) -> Kit:
 
     Args:
         harness: The store.
-        shapes: The kinds of lock with which scenarios run. Give fewer only for a store that differs little from one that is tested
-            with all kinds, because one kind alone may pass with a wrong rule. With ``--lockkit-whole`` all kinds are used.
+        shapes: The kinds of lock with which scenarios run; all with ``--lockkit-whole``. Give fewer only
+            for a store much like one tested with all: one kind alone may pass with a wrong rule.
     """
     return Kit(harness, shapes)
 

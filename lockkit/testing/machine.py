@@ -2,8 +2,8 @@
 
 Each rule says which claims it may change; :mod:`lockkit.testing.machine_state` compares.
 
-No precondition of a rule looks at what stands in the store: that depends on how far the background threads of the clients have come
-with removing claims, and a choice of rules that depends on it cannot be replayed.
+No precondition of a rule looks at the store: its content depends on how far the clients' background
+threads have removed claims, and a choice of rules that depends on it cannot be replayed.
 """
 
 from __future__ import annotations
@@ -224,13 +224,13 @@ class Machine(State):
         with self.step("S1-evict", may_go=may_go, may_shorten={row.claim_id}):
             self.clients[pick % ACTORS].evict(name, row.claim_id, reason="kit", now=at_once)
         if row.deadline is None and row.claim_id in self.bound:
-            # From now on it has a deadline: a holder that was silent for long gets half a ttl more, in which its command can be ended.
+            # Now it has a deadline: a silent holder gets half a ttl more, to end its command.
             self.bound[row.claim_id] = self.harness.clock.now() + self.longest[row.claim_id]
         if at_once:
             self.forsake(row.claim_id)
 
     def forsake(self, id_: str) -> None:
-        """Release a hold whose claim ``evict --now``, or a copy of the lease, has ended without the holder's knowledge."""
+        """Release a hold whose claim ``evict --now`` or a copy of the lease ended without its knowledge."""
         for held in [held for held in self.holds if held.id == id_]:
             self.holds.remove(held)
             lingers = id_ in self.seen.queues[held.hold.name]
@@ -284,7 +284,7 @@ class Machine(State):
             pass
 
     def unnoticed(self) -> bool:
-        """Whether a client still has to notice that a hold has run out, or to remove its claim. Runs replay only if the test waits for that."""
+        """Whether a client has yet to notice an expired hold or remove its claim. Replays wait for it."""
         now = self.harness.clock.now()
         gone = [
             held.hold for held in self.holds if held.lease and (held.hold.lost_why or held.hold.overdue(now))

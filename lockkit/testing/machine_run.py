@@ -23,8 +23,8 @@ _ATTEMPTS = 5
 class _Recorded(Machine):
     """The machine, with its first failure kept.
 
-    Hypothesis replays a run that failed. Where the replay passes, or fails otherwise, it reports that in place of the guarantee: on
-    a store with real time, and on one whose mistake depends on what threads do meanwhile.
+    Hypothesis replays a failed run. If the replay passes, or fails differently, Hypothesis reports that in
+    place of the guarantee: on a store with real time, or with a mistake that depends on threads.
     """
 
     wrong: list[AssertionError]
@@ -37,7 +37,7 @@ class _Recorded(Machine):
 
 
 def run(harness: type[Harness], scratch: Path) -> None:
-    """Run the machine for a harness. The harness, or a Hypothesis profile, gives the number of examples and steps."""
+    """Run the machine. The harness, or a Hypothesis profile, gives the number of examples and steps."""
     wrong: list[AssertionError] = []
     machine = type("Machine", (_Recorded,), {"harness_class": harness, "scratch": scratch, "wrong": wrong})
     profile = settings()

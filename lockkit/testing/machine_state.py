@@ -1,7 +1,7 @@
 """The state of the state machine: its clients, what they hold, and what may change in a step.
 
-The model is what the store itself showed after the last step. Each rule says which claims may come, go or be granted by it; all other
-claims must stay as they are. A failure begins with its guarantee.
+The model is what the store itself showed after the last step. Each rule says which claims may come, go or
+be granted; all other claims must stay as they are. A failure starts with its guarantee.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ names = st.sampled_from([*PARTS])
 
 @dataclass(slots=True)
 class Held:
-    """A hold and its owner. It was acquired by the public interface (``lease``) or driven by hand (``pending``)."""
+    """A hold and its owner, acquired by the public interface (``lease``) or by hand (``pending``)."""
 
     actor: int
     hold: Hold
@@ -119,7 +119,7 @@ class State(RuleBasedStateMachine):
         pending: Pending | None = None,
         may_shorten: Collection[str] = (),
     ) -> Iterator[set[str]]:
-        """Run one step and compare. The claims that the body puts into the set may be new or have been granted."""
+        """Run one step and compare. Claims that the body puts into the set may be new or newly granted."""
         may_go = {*may_go, *self.invalid()}
         if pending is not None:
             may_go.add(pending.claim_id)

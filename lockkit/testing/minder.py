@@ -1,8 +1,8 @@
-"""A process that cleans up after a test process that was killed: it ends the servers and removes their folders.
+"""A process that cleans up after a killed test process: it ends servers and removes their folders.
 
-The module runs as a script, so that it starts fast and needs nothing from its parent: ``python -I -S minder.py PARENT``. A line of
-its standard input adds a server (``+PID FOLDER``) or removes one (``-PID``). It keeps a pidfd of each server, so a
-later process with the same pid is safe.
+The module runs as a script, to start fast without its parent's modules: ``python -I -S minder.py PARENT``.
+A line of its standard input adds a server (``+PID FOLDER``) or removes one (``-PID``). The minder keeps a
+pidfd of each server, so a later process with the same pid is safe.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The pytest plugin: the fixtures ``lockkit_client`` and ``async_lockkit_client``, and ``pytest --lockkit-kit package.module:Harness``, which runs the conformance kit.
+"""The pytest plugin: ``lockkit_client``, ``async_lockkit_client``, and the conformance kit.
 
-pytest loads this plugin in every environment that has lockkit, so it imports nothing until a test or an option needs it.
+``pytest --lockkit-kit package.module:Harness`` runs the kit. pytest loads this plugin in every environment
+that has lockkit, so it imports nothing until a test or an option needs it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         _WHOLE,
         action="store_true",
-        help="run the kit with every kind of lock, even if a test file names only some: kit(Harness, shapes=...)",
+        help="run the kit with every kind of lock, even if a test file names only some: "
+        "kit(Harness, shapes=...)",
     )
 
 
@@ -65,7 +67,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 
 @pytest.fixture
 def lockkit_client(tmp_path: Path) -> Iterator[MemoryClient]:
-    """A client on a memory store of this test alone, with a clock that the test moves: ``lockkit_client.clock.advance(60)``."""
+    """A client on a memory store of this test, with its own clock: ``lockkit_client.clock.advance(60)``."""
     from lockkit.testing.clients import MemoryClient
 
     with MemoryClient(tmp_path) as client:
@@ -74,7 +76,7 @@ def lockkit_client(tmp_path: Path) -> Iterator[MemoryClient]:
 
 @pytest.fixture
 def async_lockkit_client(tmp_path: Path) -> Iterator[AsyncMemoryClient]:
-    """The twin of ``lockkit_client`` for programs with asyncio. Any event loop may use it; it is closed after the test."""
+    """The asyncio twin of ``lockkit_client``. Any event loop may use it; it is closed after the test."""
     from lockkit.testing.clients import AsyncMemoryClient
 
     client = AsyncMemoryClient(tmp_path)

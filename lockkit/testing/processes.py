@@ -42,7 +42,7 @@ class ServerMissing(RuntimeError):
 
 
 class ServerFailed(RuntimeError):
-    """Raised when a server did not start, or did not do what it should; the message has the end of its log."""
+    """Raised when a server did not start, or failed. The message has the end of its log."""
 
 
 def find_program(*names: str) -> str:
@@ -69,10 +69,10 @@ def installed(name: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port on which nothing listens at this moment. Another program may take it: be ready to try another port.
+    """A loopback port that is free at this moment. Another program may take it: be ready to try again.
 
-    Each process chooses from ports of its own, and takes a port again only after all others. They are below those that
-    systems give to connections, so the port of a server that is down for a while stays free.
+    Each process chooses from ports of its own, and takes a port again only after all others. They are below
+    those that systems give to connections, so the port of a stopped server stays free.
     """
     first = _own_ports()
     for _ in range(_OWN):
@@ -92,7 +92,7 @@ _firsts: dict[int, int] = {}
 def _own_ports() -> int:
     """The first of the ports of this process, which no other process that asks here has.
 
-    The claim is a socket with an abstract name (unix(7)): it ends with its process, and one network has one, as it has one set of ports.
+    The claim is a socket with an abstract name (unix(7)), which ends with its process; a network has one set.
     Without such names (not Linux), processes whose pids differ by a multiple of 110 have the same ports.
     """
     pid, blocks = os.getpid(), len(_PORTS) // _OWN
@@ -129,7 +129,7 @@ def until(what: Callable[[], object], why: str = "what was waited for", seconds:
 
 
 class ServerProcess:
-    """One program in a folder. The program ends, and the folder is removed, with this process, however this process ends.
+    """One program in a folder. The program and the folder go with this process, however this process ends.
 
     Attributes:
         folder: The working directory of the program.
@@ -191,7 +191,7 @@ class ServerProcess:
         if self._running is None:
             return
         self._running.send_signal(signal.SIGSTOP)
-        # The signal takes a moment to arrive, in which the program might still answer. WNOWAIT leaves the status for others to read.
+        # Until the signal arrives the program may still answer. WNOWAIT leaves the status to others.
         # The server of the process that this one was forked from.
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, self._running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
@@ -220,7 +220,7 @@ class ServerProcess:
 
 
 class _Watch:
-    """The servers that end with this process: the process ends them itself, or the minder does if the process was killed."""
+    """The servers that end with this process: ended by it, or by the minder if it was killed."""
 
     def __init__(self) -> None:
         self._servers: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}

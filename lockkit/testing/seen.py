@@ -1,4 +1,4 @@
-"""A comparison of the queues in a store after one step and after the next: only the permitted claims may have changed."""
+"""A comparison of a store's queues after two steps: only the permitted claims may have changed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Seen", "lapsed", "show", "surely"]
 
 
 class Seen:
-    """The queues of some names, as they were when they were last read. Each failure begins with its guarantee.
+    """The queues of some names, as they were when last read. Each failure starts with its guarantee.
 
     Args:
         harness: The store; its time stands still.
         names: The names to read.
-        invalid: Returns the claims whose holders know that they have run out. The background may remove them at any moment.
+        invalid: Returns claims whose holders know that they ran out. They may be removed at any moment.
 
     Attributes:
         queues: For each name the claims by claim id, without those past their deadlines.

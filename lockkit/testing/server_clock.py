@@ -1,9 +1,9 @@
 """A wall clock for server processes, which a test can move while the servers run.
 
-The server is started with a small library that is loaded before the C library (``LD_PRELOAD``). The library answers ``gettimeofday``,
-``time`` and ``clock_gettime(CLOCK_REALTIME)`` from a page that it shares with the test. Monotonic clocks, and so timers and
-timeouts, stay real. libfaketime would do the same, but it allocates memory to find out the time, and the allocator of
-Redis and Valkey asks for the time while it allocates. So those servers hang when they start.
+The server starts with a small library that is loaded before the C library (``LD_PRELOAD``). The library
+answers ``gettimeofday``, ``time`` and ``clock_gettime(CLOCK_REALTIME)`` from a page shared with the test.
+Monotonic clocks, and so timers and timeouts, stay real. libfaketime does the same, but allocates memory to
+find out the time, and the allocator of Redis and Valkey asks for the time: those servers hang at the start.
 """
 
 from __future__ import annotations

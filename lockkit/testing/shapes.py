@@ -1,4 +1,4 @@
-"""The kinds of lock with which every scenario about queues runs. A mutex alone is not enough: it passes with several wrong rules."""
+"""The kinds of lock for scenarios about queues. A mutex alone passes with several wrong rules."""
 
 from __future__ import annotations
 

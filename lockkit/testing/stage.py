@@ -1,4 +1,4 @@
-"""Where a scenario is played: clients that are closed afterwards, a look behind the backend, threads, and waiting."""
+"""The stage of a scenario: clients to be closed, a look behind the backend, threads, and waiting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 30.0
 
 
 class NotApplicable(Exception):
-    """Raised by a scenario that makes no sense on this store, for instance without a capability. The scenario is skipped."""
+    """Raised by a scenario without meaning on this store, as for a lacking capability: it is skipped."""
 
 
 class Work(Generic[T]):
@@ -135,7 +135,7 @@ class Stage:
         return child
 
     def in_child(self, call: Callable[[], Any], *, same_pid: bool = False) -> Any:
-        """Return what a call returns in a forked child; with ``same_pid``, one that has the pid of its parent.
+        """Return what a call returns in a forked child; with ``same_pid``, one with its parent's pid.
 
         Raises:
             NotApplicable: There is no fork here.
@@ -149,7 +149,7 @@ class Stage:
         return self._lock(self.shape.holders[part], client, options)
 
     def newcomer(self, client: Client, **options: Any) -> Lock:
-        """The lock object of a client that comes when the lock is full. It has the long ttl, as that of a holder has."""
+        """The lock object of a client that comes when the lock is full, with the long ttl of holders."""
         return self._lock(self.shape.newcomer, client, options)
 
     def _lock(self, part: Part, client: Client, options: dict[str, Any]) -> Lock:
@@ -158,7 +158,7 @@ class Stage:
 
     @property
     def long_ttl(self) -> float:
-        """Seconds of a ttl that ends in no scenario by itself, also while processes get started on a busy machine."""
+        """Seconds of a ttl that no scenario outlasts, also while processes start on a busy machine."""
         return min(60.0, self.harness.capabilities.max_ttl)
 
     def fill(self, clients: Sequence[Client] | None = None, **options: Any) -> list[Lease]:
@@ -189,11 +189,11 @@ class Stage:
 
     @property
     def soon(self) -> float:
-        """Seconds within which the store has nothing more of what was given back, long before that would lapse by itself."""
+        """Seconds within which given-back claims are gone from the store, long before they would lapse."""
         return max(1.5, self.harness.ttl / 2)
 
     def lasting(self, times: float = 1.0, *, least: float = 2.0) -> float:
-        """Seconds of a ttl that is real: so many short ones, and enough for heartbeats to come in time on a machine that stands still for a moment."""
+        """Seconds of a real ttl: so many short ones, and enough for heartbeats on a machine that stalls."""
         return max(least, times * self.harness.short_ttl)
 
     def stored(self, name: str | None = None) -> list[StoredClaim]:
@@ -203,7 +203,7 @@ class Stage:
         return [row for row in rows if row.deadline is None or row.deadline > now]
 
     def unchanged(self, before: Sequence[StoredClaim]) -> bool:
-        """Whether the queue is the same as before. If time is real, holders may have been renewed meanwhile."""
+        """Whether the queue is the same as before. With real time, holders may have been renewed."""
         after = self.stored()
         if self.harness.virtual or len(after) != len(before):
             return after == list(before)
@@ -226,9 +226,9 @@ class Stage:
         return self.queued(lock, lambda: self.kept(lock.acquire(timeout)))
 
     def queued(self, lock: Lock, call: Callable[[], T]) -> Work[T]:
-        """Run a call that waits for a lock, on a thread of its own. Returns when its claim is in the queue, and watched.
+        """Run a waiting call for a lock on its own thread. Returns when its claim is queued and watched.
 
-        Without ``on_wait``, which has the store asked at each poll cap: a wake that is missing would not be missed.
+        Without ``on_wait``, which asks the store at each poll cap and would hide a missing wake.
         """
         before = _standing(lock)
         work = self.work(call)
@@ -236,7 +236,7 @@ class Stage:
         return work
 
     def until(self, what: Callable[[], object], why: str, timeout: float = PATIENCE) -> None:
-        """Poll until a condition is true, at most for the seconds that :class:`~lockkit.testing.took.Took` would count."""
+        """Poll until a condition is true; :class:`~lockkit.testing.took.Took` counts the seconds."""
         took, last = 0.0, time.monotonic()
         pause = itertools.chain([0.001, 0.002, 0.005], itertools.repeat(0.01))
         while not what():
@@ -255,7 +255,7 @@ class Stage:
 
     @contextlib.contextmanager
     def within(self, seconds: float, what: str) -> Iterator[None]:
-        """Check that the body takes no longer, in real time, as :class:`~lockkit.testing.took.Took` counts."""
+        """Check that the body takes no longer, as :class:`~lockkit.testing.took.Took` counts real time."""
         with Took() as took:
             yield
         assert took.seconds <= seconds, f"{what} took {took.seconds:.2f} s, more than {seconds:g} s"

@@ -90,7 +90,7 @@ class Stepper:
         return bool(why)
 
     def remove_orphans(self, *, due_only: bool = True) -> int:
-        """Try to remove the orphans that are due; those without a definite answer stay. Returns how many were removed."""
+        """Try to remove the orphans that are due; unknown outcomes stay. Returns how many were removed."""
         now, kept, removed = self.clock.now(), list[Orphan](), 0
         for orphan in self.orphans:
             try:
@@ -223,7 +223,7 @@ class Pending:
         raise AssertionError(f"still in trouble after {_FEW} tries")
 
     def cancel(self, error: BaseException | None = None) -> None:
-        """Interrupt the acquisition (as Ctrl-C does). A claim that may be left becomes an orphan, as in a driver."""
+        """Interrupt the acquisition (Ctrl-C). A claim that may be left becomes an orphan, as in a driver."""
         error = error or KeyboardInterrupt()
         self._unwatch()
         try:

@@ -1,6 +1,6 @@
-"""The asyncio face, for scenarios that call from threads: each thread has a task of its own on an event loop, which makes its calls.
+"""The asyncio face for threaded scenarios: each thread has a task on an event loop, which makes its calls.
 
-Scenarios so need not be written twice. The task of a thread is what holds its locks, as a thread does in the synchronous face.
+So scenarios are written once. A thread's task holds its locks, as the thread does in the synchronous face.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Loop:
         Finalize(None, self._end, exitpriority=0)
 
     def _end(self) -> None:
-        """End the loop with a child of multiprocessing: what a task holds on a loop that runs on is not released then."""
+        """End the loop with a child of multiprocessing: a running loop would keep its tasks' holds."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

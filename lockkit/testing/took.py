@@ -10,7 +10,7 @@ __all__ = ["Took", "counted"]
 
 _TICK = 0.01
 _MOST = 0.05
-"""The most seconds from one tick to the next that count; a machine that has time for this process takes less."""
+"""The most seconds between two ticks that count; a machine with time for this process takes less."""
 
 
 def counted(last: float, now: float) -> float:
@@ -19,10 +19,10 @@ def counted(last: float, now: float) -> float:
 
 
 class Took:
-    """A context manager that counts the seconds of its body, but not those in which the machine had no time for this process.
+    """A context manager that counts the seconds of its body during which the machine ran this process.
 
-    A thread wakes up a hundred times a second. If it wakes up late, the machine stood still or was busy with other programs, and no more
-    than a twentieth of a second counts. So what waits for too long is seen to do so, and what was stopped, with all of its process, is not.
+    A thread wakes a hundred times a second. If it wakes late, the machine stalled or was busy, and at most a
+    twentieth of a second counts. So a long wait is seen, and a stop of the whole process is not.
 
     Attributes:
         seconds: The seconds so far.

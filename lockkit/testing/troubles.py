@@ -1,4 +1,4 @@
-"""Checks of the error that a user gets if something is wrong with a store: one clear error, in time, and without the password."""
+"""Checks of the error for a broken store: one clear error, in time, and without the password."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def told(error: BaseException | None) -> str:
 
 
 def trouble(url: str, way: Callable[[str], None] = through_the_store) -> LockkitError:
-    """The error that a user of this URL gets. Checks that it comes in time and does not contain the password."""
+    """The error that a user of this URL gets. Checks that it is in time and without the password."""
     began = time.monotonic()
     with pytest.raises((LockkitError, Refused, Unknown)) as caught:
         way(url)

@@ -148,7 +148,8 @@ class Cast:
         actors = [self.actor() for _ in self.shape.holders]
         for at, actor in enumerate(actors):
             actor.run(
-                f"lease = shape.holders[{at}].lock(client, NAME, **{options!r}).acquire(40); result = lease.fence"
+                f"lease = shape.holders[{at}].lock(client, NAME, **{options!r}).acquire(40); "
+                "result = lease.fence"
             )
         return actors
 

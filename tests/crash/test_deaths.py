@@ -7,7 +7,7 @@ import time
 import pytest
 
 AT_ONCE = 20.0
-"""Seconds that a hand-off may take where deaths are seen at once: far less than the ttl of 60, on a busy machine too."""
+"""Seconds for a hand-off where deaths are seen at once: far below the ttl of 60, even on a busy machine."""
 
 
 def leave(cast, holders, how):
@@ -98,7 +98,8 @@ def test_l1_kill_9_of_everybody_leaves_a_lock_that_can_be_taken(cast):
 
 WATCHED = """
 told = []
-lease = shape.holders[0].lock(client, NAME, ttl={ttl}, process_bound={bound}, on_lost=lambda: told.append(1)).acquire(40)
+lease = shape.holders[0].lock(
+    client, NAME, ttl={ttl}, process_bound={bound}, on_lost=lambda: told.append(1)).acquire(40)
 seen = []
 def look():
     last = boottime()

@@ -1,4 +1,4 @@
-"""Corners where two things happen to one claim at once: who gives up, who closes, who releases from inside a release."""
+"""Corners where two things happen to one claim at once: giving up, closing, releasing in a release."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ if {kind} is done:
 
 @pytest.mark.parametrize("kind", ["works", "loops", "done"])
 def test_exit_frees_nothing_under_a_daemon_thread_that_still_works(mutex, kind):
-    """Such a thread goes on until the interpreter is gone, which other functions that run at exit may delay for long."""
+    """Such a thread goes on until the interpreter is gone, which other exit functions may delay for long."""
     code = DAEMON.format(url=mutex.url, kind=kind)
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -28,7 +28,7 @@ def told(parent):
 
 
 def hold_again_and_again(url, seed):
-    """Take the lock, hold on for a moment or for three ttls, and note when it was valid: (from, to, fence)."""
+    """Take the lock, hold on for a moment or for three ttls, and note its validity: (from, to, fence)."""
 
     def play(parent):
         logging.disable(logging.CRITICAL)
@@ -62,7 +62,7 @@ def hold_again_and_again(url, seed):
 
 
 def test_s3_an_overlap_after_a_removal_ends_with_the_validity_of_the_last_beat_before_it(tmp_path):
-    """A removal is found out by the next beat; without one, validity runs out. Unfound, both would hold for ever."""
+    """The next beat finds out a removal; without one, validity runs out. Else both would hold for ever."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
     rng = random.Random(seed)

@@ -91,7 +91,9 @@ def reap():
 
 client = lockkit.connect(url)
 kept = client.lock("kept", ttl=6).acquire()  # more than a busy machine keeps the heartbeat from its turn
-threads = [threading.Thread(target=beside, args=(forks,), daemon=True) for forks in (False, True)[: int(sys.argv[3])]]
+threads = [
+    threading.Thread(target=beside, args=(forks,), daemon=True)
+    for forks in (False, True)[: int(sys.argv[3])]]
 for thread in threads:
     thread.start()
 signal.signal(signal.SIGALRM, hit)
@@ -177,7 +179,7 @@ class Strikes:
     def __call__(self, frame, event, argument):
         if not any(part in frame.f_code.co_filename for part in parts):
             return None
-        # No handler comes between the end of a with block and its __exit__, which is in the line of the "with".
+        # No handler runs between the end of a with block and its __exit__, in the line of the "with".
         here = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
         if event == "call" or (event == "line" and not here.startswith("with ")):
             self.left -= 1

@@ -1,7 +1,7 @@
-"""Ctrl-C at any bytecode: a signal handler that raises, some thousand times, in the middle of acquire and release.
+"""Ctrl-C at any bytecode: a signal handler that raises, some thousand times, in acquire and release.
 
-What an interrupted acquisition leaves is removed in the background at once. The one thing that may stay, until its
-validity ends, is a lease that was handed out and then dropped unreleased because the signal hit the caller's own frame.
+Leftovers of an interrupted acquisition are removed in the background at once. Only a lease that was handed
+out, then dropped because the signal hit the caller's own frame, may stay until its validity ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A holder of a card that goes wrong in one of the three layers of its release: what is left (S4, S7, L1), and what the next holder is told."""
+"""A card's holder fails in a layer of its release: what is left (S4, S7, L1), and what its successor sees."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Storms: in whatever strikes, no two processes hold one lock; and none is left held.
 
-``--lockkit-whole`` plays each for 10,000 grants. ``LOCKKIT_STORM_SEED`` repeats a seed: what the processes take and what strikes next,
-though not at which moments.
+``--lockkit-whole`` plays each for 10,000 grants. ``LOCKKIT_STORM_SEED`` repeats a seed: what the processes
+take and what strikes next, though not at which moments.
 """
 
 from __future__ import annotations

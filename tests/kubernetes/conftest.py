@@ -1,4 +1,4 @@
-"""Fixtures for what a pod of Kubernetes is to lockkit: a container with a first process, signals, and a store that all pods reach."""
+"""Fixtures for a pod of Kubernetes: a container with a first process, signals, and a store for all pods."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server():
 
 @pytest.fixture
 def url(server, request):
-    """A URL of a namespace that no other test uses. A busy machine may take long to load the client of Redis, which counts as a request."""
+    """A URL of a namespace for one test. On a busy machine the Redis client's import counts as a request."""
     return f"{server.url()}?namespace={abs(hash(request.node.nodeid))}&request_timeout=20s"
 
 

@@ -1,4 +1,4 @@
-"""docs/howto/django.md: the commands of a Django project, run by `manage.py`, as cron and Kubernetes start them."""
+"""docs/howto/django.md: a Django project's commands by `manage.py`, as cron and Kubernetes start them."""
 
 from __future__ import annotations
 

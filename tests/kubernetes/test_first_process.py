@@ -1,4 +1,4 @@
-"""The first process of a container: it collects what its command leaves behind, and ends on SIGTERM, which the kernel does not see to there."""
+"""The first process of a container: it reaps leftovers, and ends on SIGTERM, without the kernel's help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/examples/fleet: the play of a deploy, a process without memory and a lost node, with real Celery workers on real servers."""
+"""docs/examples/fleet: a deploy, a process without memory, a lost node; real Celery workers and servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifests of docs/ops/kubernetes: valid by the schemas of Kubernetes, and of commands, settings, paths and ports that there are."""
+"""The manifests of docs/ops/kubernetes: valid by schema; their commands, settings, paths and ports exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owners are told as people of Kubernetes know them, and variables that Kubernetes injects are taken for no setting."""
+"""Owners are named as people of Kubernetes know them, and injected variables are taken for no setting."""
 
 from __future__ import annotations
 

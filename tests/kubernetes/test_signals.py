@@ -1,4 +1,4 @@
-"""`on_sigterm="release"` beside the handlers of asyncio and uvicorn, whichever comes first; and the ends of a pod."""
+"""`on_sigterm="release"` with the handlers of asyncio and uvicorn, in either order; and the ends of a pod."""
 
 from __future__ import annotations
 

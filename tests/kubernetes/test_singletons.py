@@ -1,4 +1,4 @@
-"""One at a time in a cluster: a command under `run` that Kubernetes restarts, a leader, and a job of which min_hold makes one a night."""
+"""One at a time in a cluster: a restarted command under `run`, a leader, and a nightly job by min_hold."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_one_leads_and_the_next_takes_over_when_it_is_ended(started, client):
     ids=["min_hold", "without"],
 )
 def test_of_two_schedulers_50_ms_apart_one_runs_a_job_of_10_ms(started, client, terms, told):
-    """Without min_hold the second one comes when the first is long done. (On a slow machine it may come earlier.)"""
+    """Without min_hold the second one comes when the first is long done (or earlier, on a slow machine)."""
     schedulers = [started(sys.executable, "-c", JOB.format(terms=terms), str(late)) for late in (0.0, 0.05)]
     assert [one.stdout.readline() for one in schedulers] == ["ready\n"] * 2
 

@@ -1,7 +1,6 @@
-"""The pods of docs/ops/kubernetes on the file system that Kubernetes gives them: what lockkit writes has a place there.
+"""The pods of docs/ops/kubernetes on the file system of Kubernetes: lockkit's files have a place there.
 
-An ``emptyDir`` belongs to root, and everybody may write to it; with ``fsGroup`` it has that group. All else can only be read, and the containers are no
-root.
+An ``emptyDir`` is root's, writable for all, with the group of ``fsGroup``. All else is read-only to the pods.
 """
 
 from __future__ import annotations
@@ -30,8 +29,11 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docs/ops/kubernetes").iterdir())
 TOKEN = "x" * 43
-# To read is to be root's right here, because this environment may lie in a folder of root's. All else is that of the user.
-USER = "setpriv --reuid {user} --regid {group} --clear-groups --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search"
+# Read as root, because this environment may lie in a folder of root's. All else is the user's right.
+USER = (
+    "setpriv --reuid {user} --regid {group} --clear-groups --inh-caps=-all,+dac_read_search "
+    "--ambient-caps=-all,+dac_read_search"
+)
 
 
 def pods():
@@ -68,7 +70,7 @@ class Pod:
         }
 
     def script(self, *commands):
-        """Mount the volumes as Kubernetes does, take the rest from writing, and run commands as the user of the pod."""
+        """Mount volumes as Kubernetes does, make the rest read-only, and run commands as the pod's user."""
         context = self._spec["securityContext"]
         mode = f"mode=2777,gid={context['fsGroup']}" if "fsGroup" in context else "mode=0777"
         empty = {

@@ -293,7 +293,7 @@ def test_a_store_that_never_answered_is_an_error_of_the_store_and_not_a_timeout(
 
 
 def test_when_the_time_is_up_after_a_refusal_the_reason_is_told_and_not_a_timeout(start, clock):
-    """As where too few replicas have a claim whose turn has come: it was given back, so the next answer is Lapsed."""
+    """As when too few replicas have a claim that is due: it was given back, so the next answer is Lapsed."""
     attempt, run = start(timeout=3.0)
     run.answer(Queued(1))
     run.until(WaitForWake)
@@ -389,7 +389,7 @@ def refused_until_it_ends(run, clock):
 
 @pytest.mark.parametrize("slept", [0.0, 57.0])
 def test_a_wait_for_ever_bears_an_outage_for_a_while_and_no_longer(start, clock, slept):
-    """Patience is counted from the first unanswered request: a waiter that has slept for long has not heard of the store for as long."""
+    """Patience counts from the first unanswered request, not from the last answer before a long sleep."""
     _, run = start(timeout=None)
     run.answer(Queued(1))
     run.until(WaitForWake)

@@ -1,4 +1,4 @@
-"""A request for one of several locks, whose first tries do not wait, while the store is busy or does not answer."""
+"""A request for one of several locks, with tries that do not wait, while the store is busy or silent."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_a_long_ring():
 
 
 class Thread(NamedTuple):
-    """A thread that holds ``holds`` and waits for ``needs`` of ``queues``, each a name with a weight; for none, it just ends."""
+    """A thread holds ``holds`` and waits for ``needs`` of ``waits`` (name, weight); without any, it ends."""
 
     holds: tuple[tuple[str, int], ...]
     waits: tuple[tuple[str, int], ...]
@@ -219,7 +219,7 @@ THREADS = st.lists(
 
 
 def standing(threads, order):
-    """The queues once all threads hold what fits of ``holds``, and then wait in this order; entries are [thread, weight, held]."""
+    """The queues once all threads hold what fits and then wait in order, as [thread, weight, held]."""
     queues = {name: [] for name in CAPACITIES}
     for number, thread in enumerate(threads):
         for name, weight in thread.holds:

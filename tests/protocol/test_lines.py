@@ -1,4 +1,4 @@
-"""Parts by which the simulation holds a client's requests: framing, lines, and a clock that a server follows."""
+"""Parts by which the simulation holds a client's requests: framing, lines, a clock that a server follows."""
 
 from __future__ import annotations
 

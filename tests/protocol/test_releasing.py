@@ -53,7 +53,7 @@ def start(driven, clock):
 
 
 def play(run, clock, answers=(), default=RELEASED):
-    """Answer to the end: hooks with DONE, calls with what is given; the kinds of effects met, requests included."""
+    """Answer to the end: hooks with DONE, calls with what is given. Returns the kinds of effects."""
     met, answers = [], list(answers)
     while not run.done:
         effect = run.effect
@@ -178,7 +178,7 @@ def test_a_final_refusal_goes_on_to_the_emergency_layer_at_once_and_casts_no_dou
 def test_errors_that_no_repetition_ends_are_counted_and_a_store_out_of_reach_is_not(
     release, start, clock, raised
 ):
-    """The first error of a broken script, a missing right or another layout says that lockkit's requests do not work there."""
+    """The first error of a broken script, missing right or other layout shows that no request can work."""
     it = release()
     play(start(it), clock, [raised(PermissionDenied("no"), retry=False)])
     assert it.refusals == 1
@@ -220,7 +220,7 @@ def test_a_hook_that_overran_is_told(release, start):
 
 
 def through(release, start, clock, interrupt_at, *, drop, default):
-    """Run a release whose ``interrupt_at``-th effect meets a Ctrl-C; ``drop``: it hits the driver, not the effect."""
+    """Run a release whose ``interrupt_at``-th effect meets a Ctrl-C; ``drop``: it hits the driver instead."""
     it = release(plugins=HOOKS)
     met, count = [], 0
     run = start(it)
@@ -302,7 +302,7 @@ def test_a_loss_whose_telling_was_interrupted_is_told(release, start, clock):
 
 
 def test_a_request_cut_short_counts_as_sent(release, start, clock):
-    """The answer to the first release was never read: ABSENT to the next one is its work, and no ownership violation."""
+    """The first release's answer was never read: ABSENT to the next one is its work, not a violation."""
     it = release()
     run = start(it)
     run.until(*REQUESTS)

@@ -1,4 +1,4 @@
-"""Progress that holders tell with ``beat``, and requests to release: when the heartbeat writes and reads them, and how many requests that costs."""
+"""Progress by ``beat``, and requests to release: when the heartbeat writes and reads them, at what cost."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_note_without_room_is_given_up(driven, beats, clock):
 
 
 def test_what_is_told_takes_no_time_that_a_renewal_needs(driven, beats, clock):
-    """A hold with a ttl of 1 s beside those with 30 s: writing all their notes takes at most a quarter of what that hold has left."""
+    """A hold of 1 s beside holds of 30 s: writing their notes takes at most a quarter of its time left."""
     short = held(beats, clock, "short", ttl=1.0)
     for number in range(5):
         beats.tell(held(beats, clock, f"n{number}").claim.token, Progress(0.5))

@@ -239,7 +239,7 @@ def test_the_most_urgent_of_a_batch_come_first_and_of_the_waiters_those_that_mis
 
 @pytest.mark.parametrize("waits", [False, True], ids=["holds", "and a waiter"])
 def test_no_claim_starves_while_a_store_has_time_for_only_a_part_of_each_batch(driven, clock, waits):
-    """The store renews five claims in half a second, the time of one batch: enough for 25 claims of 6 s, if they take turns."""
+    """The store renews five claims in a batch's half second: enough for 25 claims of 6 s that take turns."""
     beats = Beats(clock.now, lambda: 0.0, 0.0, 0.5, lambda _: None)
     holds = [
         Hold(Claim(str(at), Terms(f"n{at}", ttl=6.0)), at, clock.now(), CAPABILITIES) for at in range(25)
@@ -264,7 +264,7 @@ def test_no_claim_starves_while_a_store_has_time_for_only_a_part_of_each_batch(d
 
 
 def test_a_claim_that_waits_is_renewed_in_time_after_a_renewal_that_took_long(driven, clock):
-    """Each 2 s, for a deadline of 6 s; counted from the answer, two slow renewals would be all that is left."""
+    """Each 2 s, for a deadline of 6 s; counted from the answer, only two slow renewals would fit."""
     beats = Beats(clock.now, lambda: 0.0, 6.0, 2.0, lambda _: None)
     waiter = beats.waiter(Claim("w", Terms("a")), lambda: None)
     for took, after in [(0.1, 2.0), (1.5, 2.0), (1.9, 2.15)]:

@@ -1,4 +1,4 @@
-"""A wait that tells what its thread or task holds, and looks for a deadlock: on a clock that the test moves."""
+"""A wait that publishes what its thread or task holds, and looks for a deadlock, on a clock of the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shrinking resize while an offer is unanswered: what is held stays and counts, and nothing more is granted (S2)."""
+"""A shrinking resize while an offer is unanswered: holds stay and count, and nothing is granted (S2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol under every schedule and fault that Hypothesis thinks of: three clients, two names, two model stores."""
+"""The protocol under every schedule and fault of Hypothesis: three clients, two names, two model stores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ SCHEDULES = st.binary(min_size=60, max_size=400)
 MOST = 40 if settings().max_examples == DEFAULT_EXAMPLES else settings().max_examples
 """``make full`` plays twelve times as many, by the profile ``long``."""
 FEWER = settings(max_examples=2 * MOST // 5)
-"""For faults of one kind. `make test` leaves them to the test that plays them all, :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`."""
-RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
-"""Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
+"""For faults of one kind. `make test` leaves them to the test that plays them all,
+:func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`."""
+RESIZED_THERE_AND_BACK = (
+    "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f8"
+    "0000000000000000000000000000000000000000000000000000"
+)
+"""Between a waiter's look and its grant the capacity was raised, another let in, and it was lowered again."""
 
 
 def follow(setup, schedule):

@@ -1,10 +1,11 @@
-"""The 28 scenarios of the old GPU lock, and the seven that it planned and never had, each through the real thing.
+"""The 28 scenarios of the old GPU lock, and the seven that it only planned, each through the real thing.
 
-A *task* is a program with a client of its own; a *worker* is a process that holds the lock ``job`` until it ends or is killed. The
-fixture ``stage`` makes both on one store, ends them, and then audits their event journals: no two holds overlapped, and the
-fences rose. docs/the-28-scenarios.md is written from the texts below: what the old lock did, and what happens now.
+A *task* is a program with a client of its own; a *worker* is a process that holds the lock ``job`` until it
+ends or is killed. The fixture ``stage`` makes both on one store, ends them, and then audits their event
+journals: no two holds overlapped, and the fences rose. docs/the-28-scenarios.md is written from the texts
+below: what the old lock did, and what happens now.
 
-Here they are played on the stores that need no server. ``tests/backends/test_*_the_28.py`` plays the same ones on servers.
+The stores here need no server. ``tests/backends/test_*_the_28.py`` plays the same scenarios on servers.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def at_once(*calls):
 def test_01_another_task_cannot_release_the_lock(stage):
     """1. B releases A's lock.
 
-    Before: The script compared, but with the name of the task type. Every run of that task, in every service, could free the lock of every other one.
-
-    Now: Refused by the store, which compares a token that is drawn for each acquisition. It is counted for B, B reports no release, and A keeps the lock.
+    Before: The script compared the name of the task type: every run of it could free the lock of any other.
+    Now: Refused by the store, which compares a token that is drawn for each acquisition. It is counted for B,
+    B reports no release, and A keeps the lock.
     """
     a, b = stage.task(), stage.task()
     lease = a.take()
@@ -90,7 +91,6 @@ def test_02_its_owner_releases_the_lock(stage):
     """2. The owner releases its lock.
 
     Before: Done.
-
     Now: Done, with one event that has the reason; no error is counted.
     """
     a, b = stage.task(), stage.task()
@@ -107,7 +107,6 @@ def test_03_five_concurrent_releases_are_one(stage):
     """3. Five release one lease at the same time.
 
     Before: One of them deleted the key.
-
     Now: Five threads share one release: one request, one event, one report for all.
     """
     a, b = stage.task(breakable=True), stage.task()
@@ -126,8 +125,7 @@ def test_04_an_error_of_the_script_is_counted_and_not_raised(stage):
     """4. The script or the protocol of a release fails.
 
     Before: Counted, no exception.
-
-    Now: Counted in `release_script_errors`, no exception. The release is tried again, and the caller is told the outcome.
+    Now: Counted in `release_script_errors`, no exception. The release is retried, and the outcome returned.
     """
     a, b = stage.task(breakable=True), stage.task()
     lease = a.take()
@@ -145,8 +143,8 @@ def test_05_a_store_that_does_not_answer_never_means_unlocked(stage):
     """5. The backend cannot be reached.
 
     Before: If Redis was away when a worker started, its tasks ran without any lock.
-
-    Now: The body of a task does not run, and the call raises. A release says ABANDONED, never that the lock is free; it is removed as soon as the store can be asked.
+    Now: The body of a task does not run, and the call raises. A release says ABANDONED, never that the lock
+    is free; the claim is removed as soon as the store answers.
     """
     a, b = stage.task(wired=True, request_timeout=BRIEFLY), stage.task()
     lease = a.take()
@@ -168,8 +166,8 @@ def test_06_a_release_is_one_step(stage):
     """6. A release is atomic.
 
     Before: A test read the text of the script.
-
-    Now: Shown by what happens. The network doubles every release, so that two copies are carried out at the same moment, while the next task is granted the lock, and brings a third one late. Again and again one of them removes the claim, and none touches the next one.
+    Now: The network carries out every release twice at the same moment, while the next task is granted the
+    lock, and a third time late. One copy removes the claim, and none touches the next one.
     """
     a, b = stage.task(breakable=True), stage.task()
     answers = a.releases_come_twice_and_late()
@@ -191,7 +189,6 @@ def test_07_the_counters_exist_and_begin_at_zero(stage):
     """7. The counters exist, and are 0.
 
     Before: Four counters.
-
     Now: The same four under the same names, and those of attempts, which add up.
     """
     counters = stage.task().client.stats()
@@ -209,7 +206,7 @@ def test_07_the_counters_exist_and_begin_at_zero(stage):
 
 
 class Speech:
-    """A task as workers have them: its body holds a card, and the worker calls a hook when the task has failed.
+    """A task as workers have them: its body holds a card, and the worker calls a hook for a failed task.
 
     ``tests/workers`` plays the same eight scenarios with real workers of Celery.
     """
@@ -242,9 +239,10 @@ def fails():
 def test_08_a_failed_task_is_released_once_with_its_reason(stage):
     """8. The failure hook releases once, with the reason `task_failure`.
 
-    Before: The hook released with another token than the lock had, ignored the answer, and logged success. Its test did not notice, because it replaced the release.
-
-    Now: The failed task has released its card itself, with that reason, before the hook runs. The hook is told True, and nothing is released twice.
+    Before: The hook released with another token than the lock had, ignored the answer, and logged success.
+    Its test did not notice, because it replaced the release.
+    Now: The failed task has released its card itself, with that reason, before the hook runs. The hook gets
+    True, and nothing is released twice.
     """
     a, b = stage.task(), stage.task()
     task = Speech(a, body=fails)
@@ -262,7 +260,6 @@ def test_09_the_default_device_is_card_0(stage):
     """9. The hook releases card 0 if the task names none.
 
     Before: The key was right, the token was not.
-
     Now: `gpu_lock()` is the lock of card 0 of the host, and the hook releases just that.
     """
     a, seen = stage.task(), []
@@ -278,8 +275,7 @@ def test_10_another_device_is_that_card_alone(stage):
     """10. The hook releases another card if the task names it.
 
     Before: The key was right, the token was not.
-
-    Now: `gpu_lock:1` is card 1. A hook with the key of another card than the task holds releases nothing, and is counted.
+    Now: `gpu_lock:1` is card 1. A hook with another card's key than its task's releases nothing and is counted.
     """
     a, seen = stage.task(), []
 
@@ -300,8 +296,7 @@ def test_11_the_hook_never_fails_for_what_a_task_lacks(stage):
     """11. The hook raises no AttributeError.
 
     Before: None.
-
-    Now: The hook answers True or False in every state of a task: before any run, after a run that did not get the card, and after one that did.
+    Now: The hook returns True or False in every state of a task: before a run, and after it, card or not.
     """
     a, b = stage.task(), stage.task()
     task = Speech(a, body=fails)
@@ -320,8 +315,8 @@ def test_12_errors_of_the_hook_never_mask_those_of_the_task(stage):
     """12. An error of the hook does not mask the error of the task.
 
     Before: Caught, if it was an `Exception`.
-
-    Now: The store is cut off in the middle of a task that fails. The worker sees the error of the task; the hook is told False, and raises nothing.
+    Now: The store is cut off in the middle of a task that fails. The worker sees the error of the
+    task; the hook gets False, and raises nothing.
     """
     a, b = stage.task(wired=True, request_timeout=BRIEFLY), stage.task()
     task = Speech(a, body=lambda: (a.cable.cut(), fails()))
@@ -338,7 +333,6 @@ def test_13_without_a_lock_the_hook_has_nothing_to_do(stage):
     """13. The hook of a task that holds no lock is no error.
 
     Before: No error, and success in the log.
-
     Now: False, counted, and the run of the same task that does hold the card goes on.
     """
     a, b = stage.task(), stage.task()
@@ -354,7 +348,6 @@ def test_14_what_the_hook_could_not_do_is_logged(stage, caplog):
     """14. Errors of the hook are logged.
 
     Before: The hook logged success, whatever the answer was.
-
     Now: A warning names the task, the key and the reason, and says that nothing was released.
     """
     with caplog.at_level(logging.WARNING, "lockkit"):
@@ -369,7 +362,6 @@ def test_15_a_task_that_succeeds_is_not_affected(stage):
     """15. The path of a task that succeeds is untouched.
 
     Before: Untouched.
-
     Now: The result comes back, the hook is not called, and the one release has the reason `normal`.
     """
     a = stage.task()
@@ -389,8 +381,8 @@ def test_16_a_connection_that_breaks_in_a_release_raises_nothing(stage):
     """16. The connection breaks while a lock is released.
 
     Before: Nothing was raised, if the error was an `Exception`.
-
-    Now: Nothing is raised. One broken connection costs a second attempt. If all break, the report says ABANDONED, and the claim is removed once the store can be reached, long before its ttl.
+    Now: Nothing is raised. One broken connection costs a second attempt. If all break, the report says
+    ABANDONED, and the claim is removed once the store can be reached, long before its ttl.
     """
     a, b, c = (
         stage.task(wired=True, request_timeout=PATIENCE),
@@ -412,9 +404,8 @@ def test_16_a_connection_that_breaks_in_a_release_raises_nothing(stage):
 def test_17_the_emergency_layer_takes_over_once(stage):
     """17. The normal layer fails while the claim is still ours.
 
-    Before: The emergency layer deleted whatever lock was there: also that of the next holder, if the ttl was over.
-
-    Now: The emergency layer runs once, on a connection of its own, with the same comparison. It is counted once, and there is one alert.
+    Before: The emergency layer deleted any lock, also that of the next holder if the ttl was over.
+    Now: The emergency layer runs once, on its own connection, with the same comparison. One count, one alert.
     """
     a, b = stage.task(breakable=True, request_timeout=PATIENCE), stage.task()
     lease = a.take()
@@ -434,8 +425,7 @@ def test_18_a_failed_emergency_leaves_one_critical_record(stage):
     """18. The emergency layer fails too.
 
     Before: One record.
-
-    Now: One record, however often the release is asked for; and the claim is removed in the background once the store answers.
+    Now: One record, however often the release is called. The claim is removed once the store answers.
     """
     a, b = stage.task(breakable=True), stage.task()
     lease = a.take()
@@ -453,7 +443,6 @@ def test_19_an_alert_says_what_happened_to_what(stage):
     """19. An alert holds its type and its data.
 
     Before: A type and a dictionary.
-
     Now: Kind, priority, lock, claim and time as fields, and a sentence with the fence.
     """
     a = stage.task(breakable=True, request_timeout=PATIENCE)
@@ -473,8 +462,8 @@ def test_20_a_critical_failure_is_recorded_and_alerted_as_p0(stage):
     """20. A critical failure is written down, and alerted as P0.
 
     Before: A line of JSON, an alert in the log.
-
-    Now: A line of JSON on stable storage, for the user's eyes only, with lock, claim, task, reason, errors, time, host and process, and without the token. `lockkit failures` shows it, and `lockkit recover` settles it.
+    Now: A line of JSON on stable storage, for the user's eyes only: lock, claim, task, reason, errors, time,
+    host and process, without the token. `lockkit failures` shows it, `lockkit recover` settles it.
     """
     a = stage.task(breakable=True)
     lease = a.take()
@@ -495,8 +484,8 @@ def test_21_a_full_disk_is_survived_and_logged(stage, caplog):
     """21. The disk is full when the record is to be written.
 
     Before: Caught, and logged.
-
-    Now: The release ends as without the record, the alert is sent, and the log has what could not be written. Shown on a file system without a free byte.
+    Now: The release ends as without the record, the alert is sent, and the log has what could not be written.
+    Shown on a file system without a free byte.
     """
     with stage.full_disk() as disk:
         a = stage.task(breakable=True, folder=disk)
@@ -516,8 +505,7 @@ def test_22_every_counter_counts_what_it_says(stage):
     """22. The counters rise.
 
     Before: The counters rose, but did not add up: there were success rates of 0.0 and 6.0.
-
-    Now: One emergency, one release without any answer, and one claim that was gone: each is counted once, where it belongs.
+    Now: An emergency, a release without an answer, and a claim that was gone: each is counted once, as such.
     """
     a, b = stage.task(breakable=True, request_timeout=PATIENCE), stage.task()
 
@@ -545,8 +533,8 @@ def test_23_all_three_layers_run_once_and_in_order(stage):
     """23. The full path through the three layers.
 
     Before: A cleanup that hung held the lock for good; Ctrl-C ended the path wherever it was.
-
-    Now: The cleanup runs while the lock is still held, then the normal release, then the emergency release, each once. The error of the task is what its caller sees.
+    Now: The cleanup runs while the lock is still held, then the normal release, then the emergency release,
+    each once. The error of the task is what its caller sees.
     """
     held = []
     b = stage.task()
@@ -577,8 +565,8 @@ def test_24_the_lock_of_a_crashed_holder_goes_to_another_task(stage):
     """24. The holder crashes.
 
     Before: The lock stayed for its whole ttl, an hour.
-
-    Now: A worker is killed with SIGKILL. The next task has the lock when the ttl is over, at once on the embedded store, with a higher fence.
+    Now: A worker is killed with SIGKILL. The next task gets it, with a higher fence, after the ttl; on the
+    embedded store at once.
     """
     worker, a = stage.worker(stage.ttl), stage.task()
     fence = worker.fence
@@ -593,8 +581,7 @@ def test_25_five_workers_take_turns_without_an_overlap(stage):
     """25. Five workers, each for 0.3 s.
 
     Before: The test counted the five, and did not look whether two of them worked at the same time.
-
-    Now: Five processes are all served. The periods in which they were certain to hold do not overlap, and the fences rise.
+    Now: Five processes are served. The periods of their certain holds do not overlap, and the fences rise.
     """
     periods = stage.workers(5, seconds=0.3)
 
@@ -608,7 +595,6 @@ def test_26_a_failed_task_frees_its_card_for_a_recovery_task(stage):
     """26. A failed task frees the lock for a recovery task.
 
     Before: Done, but not by the hook.
-
     Now: The card of the failed task is free when the caller sees the error; the recovery task need not wait.
     """
     a, b = stage.task(), stage.task()
@@ -623,8 +609,8 @@ def test_27_nobody_ends_anothers_hold_without_naming_its_claim(stage):
     """27. B can neither release A's lock nor force it.
 
     Before: A forced release deleted the lock, if the process that forced it thought it old enough.
-
-    Now: A release and a forced release with the name of the task do nothing. Whoever wants to end A's hold has to name A's claim, as `inspect` shows it; then it is gone, and A is told so when it asks, or with its next renewal.
+    Now: A release and a forced release with the name of the task do nothing. To end A's hold, name A's claim,
+    as `inspect` shows it; then it is gone, and A learns so when it asks, or with its next renewal.
     """
     a, b = stage.task(), stage.task()
     lease = a.take()
@@ -645,8 +631,7 @@ def test_28_a_lock_that_is_not_renewed_goes_to_the_next_task(stage):
     """28. A ttl of 2 s passes.
 
     Before: B acquired, and then A's emergency layer freed B's lock.
-
-    Now: B acquires, with a higher fence. A's lease has not been valid since before that, its release is LOST, and B's lock is not touched.
+    Now: B acquires, with a higher fence. A's lease was invalid before, its release is LOST, B's lock stays.
     """
     a, b = stage.task(), stage.task()
     lease = a.take(ttl=2.0, auto_renew=False)
@@ -665,8 +650,7 @@ def test_29_a_forced_release_compares_with_what_was_seen(stage):
     """29. A monitor's forced release compares.
 
     Before: Planned. The emergency release compared nothing.
-
-    Now: An eviction names the claim that was seen. If another task has taken the lock meanwhile, nothing happens to it.
+    Now: An eviction names the claim that was seen. A task that has taken the lock since then keeps it.
     """
     monitor, a, b = (stage.task() for _ in range(3))
     first = a.take()
@@ -682,8 +666,8 @@ def test_30_a_heartbeat_keeps_the_lock_and_a_stale_one_loses_it(stage):
     """30. A heartbeat is fresh, or stale.
 
     Before: Planned. Nothing was renewed.
-
-    Now: A worker keeps its lock for longer than its ttl while another task waits for it. When the worker is stopped, its ttl passes and the task has the lock; when it goes on, it knows at once that it holds nothing.
+    Now: A worker keeps its lock for longer than its ttl while another task waits for it. When the worker is
+    stopped, the ttl passes and the task has the lock; a resumed worker knows at once that it holds nothing.
     """
     worker, a = stage.worker(stage.ttl), stage.task()
     assert worker.fence
@@ -703,8 +687,7 @@ def test_31_zombies_are_found_and_cleaned(stage):
     """31. Zombie locks are found and cleaned up.
 
     Before: Planned.
-
-    Now: A worker with a long ttl is killed. Recovery proves that its process is gone, removes exactly its claim, and writes down what it saw; the next task need not wait for the ttl. The embedded store removes such a claim by itself.
+    Now: A worker with a long ttl is killed. Recovery proves that its process is gone, removes exactly its claim, and records that; the next task need not wait for the ttl. The embedded store does so itself.
     """
     zombie = stage.worker(stage.long if stage.store.in_processes else stage.ttl)
     monitor, a = stage.task(), stage.task()
@@ -731,8 +714,7 @@ def test_32_a_long_task_is_not_killed(stage):
     """32. A long task with a live heartbeat is never killed.
 
     Before: Planned. The hard limit of age, 7200 s, was above the ttl of 3600 s, so it could never be reached.
-
-    Now: A worker holds its lock for longer than the hard limit of age. Recovery reports it, and does nothing to it.
+    Now: A worker holds its lock beyond the hard limit of age. Recovery reports it, and does nothing to it.
     """
     worker, monitor = stage.worker(), stage.task(age_warning=0.1, age_soft=0.2, age_hard=0.3)
     assert worker.fence
@@ -752,7 +734,6 @@ def test_33_a_crowd_of_workers_is_served_to_the_last(stage, number):
     """33. 50 and 100 workers want one lock.
 
     Before: Planned, with more than 90 % to succeed.
-
     Now: Every worker is served once; no two overlap, and the fences rise.
     """
     periods = stage.workers(number, seconds=0.002)
@@ -767,8 +748,9 @@ def test_34_a_crash_and_a_disconnect_cost_nobody_the_lock(stage):
     """34. A process crashes, and a connection is lost.
 
     Before: Planned. The listener for wakes died when a worker forked.
-
-    Now: A holder whose connections are reset keeps its lock; a worker that is killed while it waits delays those behind it by the store's declared time at most. A holder that is cut off for longer than its ttl knows that it has lost the lock before another task gets it.
+    Now: A holder whose connections are reset keeps its lock; a worker that is killed while it waits delays
+    those behind it by the store's declared time at most. A holder that is cut off for longer than its ttl
+    knows that it has lost the lock before another task gets it.
     """
     a, b = stage.task(wired=True, request_timeout=BRIEFLY), stage.task()
     lease = a.take()
@@ -797,9 +779,9 @@ def test_34_a_crash_and_a_disconnect_cost_nobody_the_lock(stage):
 def test_35_a_comparison_costs_one_step_and_a_plain_delete_costs_the_lock(stage):
     """35. The script beside a plain DEL.
 
-    Before: Planned, as a benchmark: a script was to cost at most 20 % more than a DEL, and a release less than 5 ms.
-
-    Now: `make bench` has both on Redis, side by side. Here is what the comparison is for: a late release by lockkit leaves the next holder alone, and a plain delete by a stranger takes the lock away, which its holder is told.
+    Before: Planned, as a benchmark: a script within 20 % of the cost of a DEL, a release within 5 ms.
+    Now: `make bench` has both on Redis. The comparison matters: a late release by lockkit leaves the next
+    holder alone, and a plain delete by a stranger takes the lock away, which its holder learns.
     """
     a, b = stage.task(), stage.task()
     late = a.take(ttl=2.0, auto_renew=False)

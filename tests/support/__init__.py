@@ -1,1 +1,1 @@
-"""Equipment of lockkit's own tests: the simulation, the mutants, private servers, the harnesses of lockkit's stores."""
+"""Equipment of lockkit's own tests: simulation, mutants, private servers, and harnesses of its stores."""

@@ -55,7 +55,7 @@ async def soon(happened: Callable[[], object]) -> None:
 
 
 async def settled(client: AsyncClient, harness: Harness, *names: str) -> None:
-    """Wait until nothing of a client is left in the store, under the names or else under ``a``, and nothing under way in the process."""
+    """Wait until nothing of a client is in the store (by names, else ``a``) or under way here."""
     engine = client._opening.engine  # noqa: SLF001
     assert engine is not None
     await soon(lambda: not engine.under_way)
@@ -69,7 +69,7 @@ async def settled(client: AsyncClient, harness: Harness, *names: str) -> None:
 
 
 async def stepped_until(reached: asyncio.Event, coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run a coroutine until it has set an event and waits again, and leave it there: neither ended nor closed."""
+    """Run a coroutine until it has set an event and waits again, and leave it: neither ended nor closed."""
     await _Steps(reached, coroutine)
 
 

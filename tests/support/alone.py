@@ -1,4 +1,4 @@
-"""Servers on the ports that documentation names: in a network of their own, because others may use these ports here."""
+"""Servers on the ports that documentation names, in their own network: others may use these ports here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ with subprocess.Popen(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE, te
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
-print(json.dumps({"check": checked.returncode, "said": checked.stdout, "code": process.returncode, "out": out, "err": err}))
+print(json.dumps({
+    "check": checked.returncode, "said": checked.stdout, "code": process.returncode, "out": out, "err": err}))
 """
 
 
@@ -38,10 +39,10 @@ def can_be_alone() -> bool:
 
 
 def served(server: Sequence[str], check: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Start a server in the home folder of its environment, repeat a check until it succeeds, and end the server by SIGTERM.
+    """Start a server in its home folder, repeat a check until it succeeds, and end the server by SIGTERM.
 
     Returns:
-        The exit code of the check and what it printed (``check``, ``said``), and those of the server (``code``, ``out``, ``err``).
+        Exit code and output of the check (``check``, ``said``) and server (``code``, ``out``, ``err``).
     """
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", _DRIVER, json.dumps([[*server], [*check]])],

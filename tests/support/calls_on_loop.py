@@ -1,4 +1,4 @@
-"""The hot calls of a network store on an event loop: each of them once, cancelled at every suspension, and with replies cut short."""
+"""A network store's hot calls on an event loop: plain, cancelled at each suspension, with cut replies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def every_call(calls: Exchanges, perform: Perform, name: str = "a") -> Non
 def sweeping(
     call: str, how: How, proved: Callable[[Perform], Awaitable[None]], *, cold: bool, abandon_asks: bool
 ) -> Work[int]:
-    """Cancel a call at its first suspension and the next one, then at its second and the next one, until it has no more.
+    """Cancel a call at its first suspension and the next, then at its second and the next, to its last.
 
     Args:
         call: The call.
@@ -71,7 +71,7 @@ def sweeping(
         abandon_asks: Whether an abandon sends a request also where it knows of nothing to remove.
 
     Returns:
-        Work for :func:`run`, which gives the number of suspensions. Nothing of the claims, all called ``swept``, is left.
+        Work for :func:`run`, which gives the number of suspensions. No claim (name ``swept``) is left.
     """
 
     async def work(calls: Exchanges, perform: Perform, performer: OnLoop) -> int:
@@ -109,7 +109,7 @@ async def _coroutine(perform: Perform, exchange: object) -> Any:
 
 
 class Cutting(Proxy):
-    """Passes on only so many bytes of each piece of the replies, and then resets the connection; all of them, if None."""
+    """Passes on so many bytes of each piece of the replies, and resets the connection; None for all bytes."""
 
     passed_on: int | None = None
 

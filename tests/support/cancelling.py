@@ -45,7 +45,7 @@ def _counted(
     strike: Callable[[], object],
     cancelled: Callable[[], object] = lambda: None,
 ) -> Generator[Any, Any, object]:
-    """Run a coroutine, and strike while it is suspended for the k-th time. ``cancelled`` is called when a cancellation reaches it."""
+    """Run a coroutine, and strike at its k-th suspension. A cancellation that arrives calls ``cancelled``."""
     count, value, error = 0, None, None
     while True:
         try:
@@ -67,7 +67,7 @@ def _counted(
 async def cancel_at(
     work: Callable[[], Coroutine[Any, Any, object]], at: Collection[int], kind: str = "cancel"
 ) -> Cancelled:
-    """Run some work in a task of its own, and cancel it at its suspensions with these numbers, counted from 0."""
+    """Run some work in its own task, and cancel it at its suspensions with these numbers, counted from 0."""
     how = Cancelled()
     loop = asyncio.get_running_loop()
     fails, limit = asyncio.Event(), asyncio.timeout(None)

@@ -1,4 +1,4 @@
-"""Plays about cards that every store must pass: a resize that a claim for a whole card overtakes, and holders that die in a layer of their release."""
+"""Plays about cards for every store: a whole-card claim overtakes a resize; holders die in a release."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ sys.stdin.read()
 
 
 def play_resize_and_whole_card(url: str, monkeypatch: pytest.MonkeyPatch, *, beside: bool) -> None:
-    """Have a claim for a whole card come after the last look of a resize and before its write, by a request that has read the old capacity.
+    """Have a claim for a whole card, with the old capacity, come between a resize's last look and its write.
 
     Args:
         url: The store.
@@ -139,7 +139,7 @@ def play_resize_and_whole_card(url: str, monkeypatch: pytest.MonkeyPatch, *, bes
 
 
 def play_layer(url: str, layer: str, how: str, outcome: str, ttl: float) -> None:
-    """Have a process that holds a card be killed in a layer of its release, or that layer raise, and another one take the card.
+    """Kill a process that holds a card in a layer of its release, or have it raise; another takes the card.
 
     Args:
         url: The store.
@@ -192,7 +192,7 @@ class CardPlays:
 
     @pytest.fixture
     def url(self, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        """The URL of the store, for programs too; each play has a namespace, because the server outlives it."""
+        """The URL of the store, for programs too; each play has a namespace, as the server outlives it."""
         monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
         monkeypatch.setenv("LOCKKIT_NAMESPACE", tmp_path.name)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -29,7 +29,7 @@ _QUIET = (
 def chromium() -> Iterator[Browser]:
     """A Chromium without a window and with a new profile, which ends with the context.
 
-    Until then this thread counts for asyncio as one with a running loop, so that nothing can call :func:`asyncio.run` here.
+    Until then asyncio counts this thread as one with a running loop: nothing can call :func:`asyncio.run`.
 
     Raises:
         ServerMissing: Chromium is not installed.

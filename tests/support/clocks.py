@@ -6,7 +6,7 @@ __all__ = ["StillClock"]
 
 
 class StillClock:
-    """Time moves when the test sets it; the wall clock can also move a little with each look, as it does between two claims.
+    """Time moves when the test sets it; each look can also move the wall clock, as between two claims.
 
     Args:
         now: What CLOCK_BOOTTIME shows.

@@ -1,7 +1,7 @@
-"""A store that looks as if a team had worked on it for two hours: for the pictures of the dashboard, and for tests of how it looks.
+"""A store as after two hours of a team's work, for pictures of the dashboard and tests of how it looks.
 
-Everything in it comes from the store's own code and from the journal's. Only the times are made up: of each claim, a Redis keeps since when
-it is there.
+All content comes from the code of the store and the journal. Only the times are made up: those from which
+Redis counts each claim.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ _PAST = (
     ("ann", "node1", "alembic", 3480, 2600, "released"),
     ("ci", "runner4", "make", 2590, 1600, "released"),
 )
-"""Holds of ``db/migrate`` that are over: who, where, with what, from when to when in seconds before now, and how they ended."""
+"""Ended holds of ``db/migrate``: who, where, with what, from and to in seconds before now, and the ends."""
 
 
 def _owner(number: int, user: str, host: str, program: str) -> Owner:
@@ -199,7 +199,7 @@ def journal_of_the_past(url: str, state: Path) -> None:
 
 @contextmanager
 def work_on_cards(url: str, state: Path) -> Iterator[None]:
-    """Simulated GPUs until the context ends: one is held whole, one shared, one is used without a lock, and one is faulty.
+    """Simulated GPUs until the context ends: one held, one shared, one used without a lock, one faulty.
 
     Args:
         url: The store.

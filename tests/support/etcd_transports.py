@@ -1,4 +1,4 @@
-"""Both transports to etcd: which of them can be tested here, how a URL gets its own, and their calls without exchanges."""
+"""Both transports to etcd: which can be tested here, the URLs of each, and their calls without exchanges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALLS = ("txn", "range", "grant", "revoke", "keepalive", "remaining", "status")
 
 
 class Asked:
-    """The calls of a transport, performed at once and given a budget; a call that is set here replaces the transport's own."""
+    """The calls of a transport, performed at once with a budget; a call set here replaces the transport's."""
 
     transport: Cluster[Any]
 

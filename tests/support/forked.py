@@ -1,8 +1,8 @@
-"""The command line in processes that a warm process forks, because to start Python and to import lockkit takes several times as long.
+"""The command line in forks of a warm process, as starting Python and importing lockkit is far slower.
 
-Each command is a process as its users start it: with a pid, an environment, a working folder, standard streams and an end of its own. It
-differs in this: its parent and its command line are those of the warm process. A test of these, or of what only a new interpreter
-shows (which modules a command imports), starts a new one.
+Each command is a process as users start it: with its own pid, environment, working folder, standard streams
+and end. Only its parent and its command line are those of the warm process. A test of these, or of what
+only a new interpreter shows (which modules a command imports), starts a new one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from typing import Any, NoReturn
 __all__ = ["alike", "completed"]
 
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "MALLOC_", "LD_", "COVERAGE_")
-_PACKAGES = "lockkit .cli .cli.commands .drivers .gpu .observe .plugins .protocol .shared .store .views lockkit_sqlite"
+_PACKAGES = (
+    "lockkit .cli .cli.commands .drivers .gpu .observe .plugins .protocol .shared .store .views "
+    "lockkit_sqlite"
+)
 _COMMAND = [sys.executable, "-m", "lockkit"]
 _LONGEST = 1 << 20
 
@@ -35,13 +38,13 @@ _LONGEST = 1 << 20
 def completed(
     line: Sequence[str], *, env: Mapping[str, str], timeout: float = 60.0, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and return its text, as ``subprocess.run`` does: in a fork, if it is ``python -m lockkit`` and can be one.
+    """Run a program and return its text, as ``subprocess.run``: ``python -m lockkit`` in a fork if it can be.
 
     Args:
         line: The program and its arguments.
         env: The environment of the program.
         timeout: Seconds after which the program is killed.
-        more: Further keywords for ``subprocess.Popen``, and ``input``. All but ``input`` and ``cwd`` need a new interpreter.
+        more: More keywords for ``subprocess.Popen``, and ``input``. Only ``input`` and ``cwd`` fork.
     """
     sent = more.pop("input", None)
     forked = list(line[:3]) == _COMMAND and more.keys() <= {"cwd"} and alike(env)
@@ -59,7 +62,7 @@ def completed(
 
 
 def alike(env: Mapping[str, str]) -> bool:
-    """Whether a new interpreter would find in this environment what the warm process found in that of the tests."""
+    """Whether a new interpreter would find here what the warm process found in the tests' environment."""
     return _of_the_interpreter(env) == _of_the_interpreter(os.environ)
 
 
@@ -130,7 +133,7 @@ def _warm() -> str:
 
 
 def _serve(address: str) -> None:
-    """Until standard input is closed: fork for each request, answer with the pid, and at its end with how it ended."""
+    """Until standard input is closed: fork for each request; answer with the pid, and later with its end."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
         selectors.DefaultSelector() as awaited,

@@ -15,7 +15,7 @@ from lockkit import Client
 __all__ = ["AT_ONCE", "HOLD", "STAY", "ask", "runs", "seconds_to_acquire", "stop_between_statements"]
 
 AT_ONCE = 15
-"""Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is longer."""
+"""Seconds that a slow machine may take for milliseconds of work; irrelevant ttls are longer."""
 
 HOLD = """
 import select, sys, time, lockkit
@@ -32,8 +32,8 @@ while True:
 """
 """A program that holds `job`, and answers expressions about its lease.
 
-Never blocks for long: a signal that arrives between Python's last look for signals and a system call does not interrupt the call, so
-its handler would run only when the call returns.
+Never blocks for long: a signal between Python's last look for signals and a system call does not interrupt
+the call, so its handler would run only when the call returns.
 """
 
 STAY = """while True:
@@ -58,7 +58,7 @@ def seconds_to_acquire(client: Client) -> float:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process can still do something: it is there, and not on its way out (PF_EXITING) or a zombie."""
+    """Whether a process can still do something: it is there, not exiting (PF_EXITING), and no zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):  # the second one where it goes while we look
@@ -67,9 +67,9 @@ def runs(pid: int) -> bool:
 
 
 def stop_between_statements(process: subprocess.Popen[str], url: str) -> None:
-    """Stop a process that uses an embedded store, but not in the middle of a write, which would keep the file from everybody.
+    """Stop a process that uses an embedded store, but not in a write, which would lock the file for all.
 
-    On a busy machine a write takes a while, and a stop often strikes one. docs/backends/sqlite.md says what happens then.
+    A slow write is often struck on a busy machine. docs/backends/sqlite.md says what happens then.
     """
     while True:
         process.send_signal(signal.SIGSTOP)

@@ -20,7 +20,8 @@ def hook(event, args):
         unprotected.append(args[0])
 
 sys.addaudithook(hook)
-Chooser = type("Chooser", (), {"choose": lambda *_: lockkit.Choice(["1"]), "judge": lambda *_: None, "every": 1.0})
+Chooser = type(
+    "Chooser", (), {"choose": lambda *_: lockkit.Choice(["1"]), "judge": lambda *_: None, "every": 1.0})
 with lockkit.connect(sys.argv[1]) as client:
     lease = client.lock("a").acquire(timeout=30)
     waiter = threading.Thread(target=lambda: client.lock("a").acquire(timeout=30).release())
@@ -31,7 +32,8 @@ with lockkit.connect(sys.argv[1]) as client:
     client.annotate("a", lease.claim_id, {"x": 1})
     lease.release()
     waiter.join()
-    for lock in (client.semaphore("s", 2), client.rwlock("r").read(), client.all_of([client.lock("b"), client.lock("c")])):
+    for lock in (client.semaphore("s", 2), client.rwlock("r").read(),
+                 client.all_of([client.lock("b"), client.lock("c")])):
         with lock:
             pass
     client.pool("p", ["1", "2"]).acquire(chooser=Chooser()).release()
@@ -42,7 +44,7 @@ print(*unprotected)
 
 
 def unprotected_imports(url: str, folder: Path) -> list[str]:
-    """The modules that a program imports without the mutex that a fork takes, as it uses a store; run in a folder with a configuration file."""
+    """The modules that a program with a configuration file imports unprotected from a fork, on a store."""
     (folder / "pyproject.toml").write_text('[tool.lockkit]\nmetrics.names = ["a"]\n')
     run = [sys.executable, "-W", "ignore", "-c", USING, url]
     done = subprocess.run(run, cwd=folder, capture_output=True, text=True, check=False, timeout=120)

@@ -24,7 +24,7 @@ def constrained_by() -> Path | None:
 
 
 def locked(file: Path, markers: Mapping[str, str] | None = None) -> Iterator[Requirement]:
-    """Each ``name==version`` of a file that is meant for this Python and system, or for those of ``markers``."""
+    """Each ``name==version`` of a file that applies to this Python and system, or to those of ``markers``."""
     for line in re.findall(r"^[a-z0-9].*?(?= *\\?$)", file.read_text(encoding="utf-8"), re.MULTILINE):
         pinned = Requirement(line)
         if pinned.marker is None or pinned.marker.evaluate(dict(markers or {})):
@@ -32,7 +32,7 @@ def locked(file: Path, markers: Mapping[str, str] | None = None) -> Iterator[Req
 
 
 def unlike(file: Path) -> list[str]:
-    """Lines that name the distributions installed in another version than the file has, with both versions."""
+    """Lines that name the installed distributions of other versions than in the file, with both versions."""
     versions = {
         canonicalize_name(pinned.name): str(pinned.specifier).removeprefix("==") for pinned in locked(file)
     }

@@ -1,4 +1,4 @@
-"""Event loops for tests: the kinds, a performer of exchanges on one, cancellation at a chosen suspension, and what is left behind."""
+"""Event loops for tests: their kinds, a performer of exchanges, cancellation at suspensions, leftovers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 How: TypeAlias = Literal["at once", "as the answer is read", "as it resumes"]
 HOW: tuple[How, ...] = ("at once", "as the answer is read", "as it resumes")
-"""When to cancel: as soon as the task is suspended; in the turn of the loop in which the answer is read, just before that; or when the
-result for which it waits is there and it has not run yet. The task goes on as the answer is read, so the third kind takes that away from
-it: something beside the task is called back first."""
+"""When to cancel: as soon as the task is suspended; in the turn of the loop that reads the answer, just
+before; or when the awaited result is there and the task has not run yet. As the task resumes with the answer,
+the third kind has something beside the task called back first."""
 
 
 def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -58,7 +58,7 @@ def run_on(
     work: Callable[[OnLoop], Awaitable[T]],
     **options: Any,
 ) -> T:
-    """Run a coroutine function with a performer on a loop of its own, close the performer, and check that no task is left, nor was an error unseen."""
+    """Run a coroutine function with a performer on its own loop, which may leave no task or unseen error."""
     unseen: list[dict[str, Any]] = []
 
     def noting(_: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ async def cancelling(
         plain(future, *outcome)
 
     def set_result(future: PromptFuture[Any], result: Any) -> None:
-        # The future of a task that waits for a connection, which another call gives back: the task goes on in the next turn of the loop.
+        # A task waits for a connection that another call gives back: it goes on in the loop's next turn.
         plainly_set(future, result)
         if task := awaited.pop(future, None):
             assert task.cancel()

@@ -15,7 +15,7 @@ def programs(**usual: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """A function that starts a program, called with its words; all that it has started is killed at the end.
 
     Args:
-        usual: Keywords for ``subprocess.Popen``; those of a call win over them. Its standard output is always read as text.
+        usual: Keywords for ``subprocess.Popen``; those of a call win. Standard output is read as text.
     """
     running: list[subprocess.Popen[str]] = []
 

@@ -112,7 +112,7 @@ def measured(store: str) -> Sizes:
 
 
 def _passing(proxy: CountingProxy, seconds: float) -> Count:
-    """Count the traffic of a time in which nothing is done. The measure is a time, so this is no wait for an event."""
+    """Count the traffic of an idle time. The measure is a time, so this is no wait for an event."""
     before = proxy.count()
     time.sleep(seconds)
     return proxy.count() - before

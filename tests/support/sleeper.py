@@ -16,8 +16,8 @@ __all__ = ["sleeping"]
 def sleeping(user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``sleep`` while the ``with`` statement lasts, as the kernel shows it.
 
-    Popen returns when exec(2) has closed the descriptors that it closes. The kernel gives the process the name of the program a little later
-    (begin_new_exec in fs/exec.c).
+    Popen returns when exec(2) has closed its descriptors. The kernel names the process after the program a
+    little later (begin_new_exec in fs/exec.c).
     """
     with subprocess.Popen(["sleep", "60"], user=user) as process:
         try:

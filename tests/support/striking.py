@@ -17,7 +17,7 @@ LONG = 20.0
 
 
 def strike_each_place(prepare: Callable[[], T], do: Callable[[T], object]) -> Iterator[tuple[str, T]]:
-    """Do something with what was prepared for it, again and again, struck at each place in turn; yields place and prepared."""
+    """Do something again and again with new preparations, struck at each place in turn; yields both."""
     for at in range(1, 1000):
         prepared = prepare()
         bomb = Bomb(at, beside=("threading", "concurrent.futures._base"))

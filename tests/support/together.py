@@ -1,4 +1,4 @@
-"""Random mixes of single locks, all_of, any_of and pools, on a real store: they always finish, and never overlap."""
+"""Random mixes of locks, all_of, any_of and pools, on a real store: they always finish, and never overlap."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class Step:
         each: How much of each member; None for all of it.
         timeout: Seconds; None to wait for ever, 0 not to wait.
         shared: Whether it only reads what has a reader's side.
-        end: How it ends: by a release, by an error of the body, or by the crash of its client; ``close`` closes the client while it
-            may still wait.
+        end: How it ends: by a release, an error of the body, or the crash of its client; ``close``
+            closes the client while it may still wait.
         hold: Seconds for which it holds.
         chooses: Whether it has a chooser, which changes its mind.
     """
@@ -130,12 +130,15 @@ def _request(
 
 
 STEPS = st.one_of(
-    st.builds(Step, st.just("lock"), st.sampled_from([(name,) for name in NAMES]), timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
+    st.builds(Step, st.just("lock"), st.sampled_from([(name,) for name in NAMES]),
+              timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
     st.builds(Step, st.just("all"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
     st.builds(Step, st.just("any"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
     st.builds(
-        lambda request, timeout, end, chooses: Step("pool", request[0], request[1], request[2], timeout, end=end, chooses=chooses),
-        st.builds(_request, _MEMBERS, st.integers(1, 3), st.sampled_from([None, 1, 2, 4]), slices=st.booleans()),
+        lambda request, timeout, end, chooses: Step(
+            "pool", request[0], request[1], request[2], timeout, end=end, chooses=chooses),
+        st.builds(
+            _request, _MEMBERS, st.integers(1, 3), st.sampled_from([None, 1, 2, 4]), slices=st.booleans()),
         _TIMEOUTS,
         _ENDS,
         st.booleans(),
@@ -211,7 +214,7 @@ class Ledger:
 
 
 def take(client: Any, step: Step, ttl: float) -> Any:
-    """Acquire with a client of either face; None if it is busy. With one of the asyncio face, what is returned has to be awaited."""
+    """Acquire with a client of either face; None if busy. The result of the asyncio face must be awaited."""
     if step.kind == "pool":
         pool = client.pool("p", MEMBERS, within=WITHIN, ttl=ttl)
         chooser = Fickle(step.names) if step.chooses else None
@@ -228,9 +231,9 @@ def take(client: Any, step: Step, ttl: float) -> Any:
 def endings(step: Step) -> tuple[type[Exception], ...]:
     """The errors in which a step of a mix may end.
 
-    A step with a timeout may be the first one that its client takes, or the first with its ttl. On a machine that is too busy to connect,
-    or to answer, within that timeout it ends in BackendUnavailable or OutcomeUnknown, as the documentation of these errors says. A step
-    without a timeout may not.
+    A step with a timeout may be its client's first, or the first with its ttl. On a machine too busy to
+    connect or answer in that time, it ends in BackendUnavailable or OutcomeUnknown, as these errors document.
+    A step without a timeout may not.
     """
     always = AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected
     return always if step.timeout is None else (*always, BackendUnavailable, OutcomeUnknown)
@@ -297,7 +300,7 @@ class Actor(threading.Thread):
 
 
 def play(make: Callable[[Path], Harness], mix: Sequence[Sequence[Step]], *, limit: float = 60.0) -> int:
-    """Let actors take their steps at the same time; check that they end, do not overlap, and leave nothing. Returns the grants.
+    """Let actors take their steps together; check ends, overlaps, leftovers. Returns the grants.
 
     Args:
         make: Makes the store.
@@ -345,7 +348,7 @@ def ttl_for(harness: Harness, mix: Sequence[Sequence[Step]]) -> tuple[bool, floa
 
 
 def patience(crashes: bool, ttl: float) -> float:  # noqa: FBT001
-    """Seconds after which nothing is left of a mix: less than a ttl, unless a client vanished in it, whose claims only the ttl ends."""
+    """Seconds until nothing of a mix is left: under a ttl, unless a client vanished, whose claims need it."""
     return 30.0 if crashes else max(3.0, ttl / 2)
 
 
@@ -358,11 +361,11 @@ def nothing_left(harness: Harness, patience: float) -> None:
             time.sleep(0.01)
 
 
-# -- processes that are killed ----------------------------------------------------------------------------------
+# -- processes that are killed ------------------------------------------------------------------------------
 
 
 def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: int) -> int:
-    """Let processes take locks together, and kill some of them at any point; check that the others go on, and do not overlap.
+    """Let processes take locks together, and kill some anywhere; the others must go on, without overlap.
 
     Args:
         make: Makes the store, which other processes can reach.
@@ -411,7 +414,7 @@ def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: i
 
 
 def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
-    """One process: takes locks together until its parent says something, and tells the parent of each hold."""
+    """One process: takes locks together until its parent says something, and reports each hold to it."""
     chance = random.Random(seed)
     stopped = threading.Event()
 
@@ -444,7 +447,7 @@ def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
 
 
 class _Heard(threading.Thread):
-    """A process, and the thread that reads what it tells: a process that nobody hears stops once its pipe is full."""
+    """A process, and the thread that reads its reports: an unread process stops once its pipe is full."""
 
     def __init__(self, child: Child) -> None:
         super().__init__(daemon=True)

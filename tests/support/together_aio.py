@@ -18,7 +18,7 @@ __all__ = ["play_tasks"]
 
 
 class _Actor:
-    """One task with clients of its own, which makes one step after the other. A step with a short timeout is cancelled when it is over."""
+    """One task with its own clients, which makes step after step; a short timeout cancels a step."""
 
     def __init__(self, harness: Harness, ledger: Ledger, ttl: float) -> None:
         self._harness = harness
@@ -68,7 +68,7 @@ async def _close(client: AsyncClient) -> None:
 
 
 def play_tasks(make: Callable[[Path], Harness], mix: Sequence[Sequence[Step]], *, limit: float = 60.0) -> int:
-    """Let tasks take their steps at the same time; check that they end, do not overlap, and leave nothing. Returns the grants.
+    """Let tasks take their steps together; check ends, overlaps, leftovers. Returns the grants.
 
     Args:
         make: Makes the store.

@@ -1,4 +1,4 @@
-"""A waiter whose turn comes when a test says so, on a store whose waiting thread may listen itself (:attr:`lockkit.store.spi.Extras.listen`)."""
+"""A waiter whose turn a test decides, on a store whose waiter may listen: see ``Extras.listen``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An event loop that owns its time, and runs what is ready in an order that a seed decides: the same seed gives the same schedule.
+"""An event loop that owns its time, and orders what is ready by a seed: one seed, one schedule.
 
-Not simloop, which orders callbacks by a seed as well, because simloop needs Python 3.12 and refuses ``call_soon_threadsafe`` from another
-thread, which the heartbeat and the wakes of a client use (simloop 0.2.2).
+Not simloop, which also orders callbacks by a seed: it needs Python 3.12, and refuses ``call_soon_threadsafe``
+from another thread, which a client's heartbeat and wakes use (simloop 0.2.2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A protocol of one word a request and one a reply, for the tests of what performs exchanges: a server, and a parser."""
+"""A protocol of one word per request and reply, for tests of what performs exchanges: server and parser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Parser", "opened", "said", "serving", "soon"]
 def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> Iterator[SimpleNamespace]:
     """A server that says each word back, counts its connections, and knows four words.
 
-    After "hush" it says nothing; after "bye" it hangs up; "unasked" is said back twice, "slow" as soon as ``gate`` is set.
+    After "hush" silence; after "bye" it hangs up; "unasked" comes back twice, "slow" once ``gate`` is set.
     """
     listening = socket.create_server(address, family=family)
     heard: list[bytes] = []

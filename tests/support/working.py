@@ -1,4 +1,4 @@
-"""The time for which an event loop stands still, on a clock that only the work of tasks moves: no figure depends on the machine."""
+"""The time an event loop is blocked, on a clock that only the work of tasks moves, whatever the machine."""
 
 from __future__ import annotations
 

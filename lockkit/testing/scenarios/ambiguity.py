@@ -75,7 +75,7 @@ def queued_reply_lost(stage: Stage) -> None:
 
 @scenario("S12-busy-after-unknown")
 def busy_after_unknown(stage: Stage) -> None:
-    """A refusal after a try with an unknown outcome leaves nothing behind, and no copy of the try grants anything."""
+    """A refusal after a try with unknown outcome leaves nothing, and no copy of the try grants anything."""
     leases = stage.fill()
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", drop_reply)
@@ -142,7 +142,7 @@ def late_after_busy(stage: Stage) -> None:
 
 @scenario("S12-duplicated-acquire")
 def duplicated_acquire(stage: Stage) -> None:
-    """A request that arrives twice makes one claim; while it is held, the copy changes nothing but its deadline."""
+    """A request that arrives twice makes one claim; while held, the copy changes only its deadline."""
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", duplicate)
     pending = acquire(stage, stepper)
@@ -157,7 +157,7 @@ def duplicated_acquire(stage: Stage) -> None:
 
 @scenario("S7-release-reply-lost")
 def release_reply_lost(stage: Stage) -> None:
-    """The reply to a release is lost and a successor holds by now: RELEASED, and the successor is untouched."""
+    """The reply to a release is lost and a successor holds: RELEASED, and the successor is untouched."""
     stepper, faults = faulty_stepper(stage)
     pending = acquire(stage, stepper)
     assert pending.hold is not None
@@ -191,7 +191,7 @@ def release_request_lost(stage: Stage) -> None:
 
 @scenario("S7-late-release")
 def late_release(stage: Stage) -> None:
-    """Copies of releases that arrive after the lock was taken again, by the same client too, touch nothing."""
+    """Copies of releases that arrive after the lock was taken again, even by their client, touch nothing."""
     stepper, faults = faulty_stepper(stage)
     first = acquire(stage, stepper)
     assert first.hold is not None
@@ -224,7 +224,7 @@ def late_renewal(stage: Stage) -> None:
 def late_renewal_shortens_nothing(stage: Stage) -> None:
     """A copy of an older renewal that arrives after a newer one, or after an extension, shortens nothing.
 
-    Nor does a shorter extension: of two threads that extend one lease, the first to ask may be the last to hear.
+    Nor does a shorter extension: of two threads that extend a lease, the first to ask may hear last.
     """
     extendable(stage)
     stepper, faults = faulty_stepper(stage)

@@ -23,7 +23,7 @@ def declared(stage: Stage) -> None:
 
 @scenario("CAP-shared", (SEMAPHORE,))
 def shared(stage: Stage) -> None:
-    """``shared``: two clients hold a semaphore of 2 at once; a store that does not declare it refuses semaphores."""
+    """``shared``: two clients hold a semaphore of 2 at once; undeclared, semaphores are refused."""
     _either(stage, "shared", lambda: stage.holder(stage.client()))
     if stage.harness.capabilities.shared:
         assert len(stage.fill()) == len(stage.held()) == 2
@@ -43,7 +43,7 @@ def process_bound(stage: Stage) -> None:
 
 @scenario("CAP-min-hold", (MUTEX,))
 def min_hold(stage: Stage) -> None:
-    """``min_hold``: the lock stays blocked after an early release; a store that does not declare it refuses it."""
+    """``min_hold``: the lock stays blocked after an early release; undeclared, it is refused."""
     ttl = stage.harness.ttl
     _either(stage, "min_hold", lambda: stage.holder(stage.client(), min_hold=ttl / 2))
     if stage.harness.capabilities.min_hold:
@@ -53,7 +53,7 @@ def min_hold(stage: Stage) -> None:
 
 @scenario("CAP-lock-delay", (MUTEX,))
 def lock_delay(stage: Stage) -> None:
-    """``lock_delay``: the lock stays blocked after an ungraceful end; a store that does not declare it refuses it."""
+    """``lock_delay``: the lock stays blocked after an ungraceful end; undeclared, it is refused."""
     _either(stage, "lock_delay", lambda: stage.holder(stage.client(), lock_delay=stage.harness.ttl / 2))
 
 
@@ -71,7 +71,7 @@ def extend(stage: Stage) -> None:
 
 @scenario("CAP-ttl-limits", (MUTEX,))
 def ttl_limits(stage: Stage) -> None:
-    """``min_ttl`` and ``max_ttl`` work; a ttl beyond them becomes the nearest, from which validity counts, and ``strict`` refuses it."""
+    """``min_ttl``, ``max_ttl`` work; beyond them the nearest is granted and counts; ``strict`` refuses."""
     can, client, strict = stage.harness.capabilities, stage.client(), stage.client(strict=True)
     beyond = {can.min_ttl / 2: can.min_ttl, can.max_ttl * 2: can.max_ttl}
     beyond = {asked: nearest for asked, nearest in beyond.items() if asked <= LONGEST}  # no longer ttl exists
@@ -98,7 +98,7 @@ def drift(stage: Stage) -> None:
 
 @scenario("CAP-scope", None)
 def scope(stage: Stage) -> None:
-    """``scope``: a client that requires more than the store declares cannot be made; one that requires less can."""
+    """``scope``: a client that requires more than the store declares is refused; less is enough."""
     reach = tuple(SCOPES)
     mine = reach.index(stage.harness.capabilities.scope)
     for at, wanted in enumerate(reach):
@@ -108,7 +108,7 @@ def scope(stage: Stage) -> None:
 
 @scenario("CAP-scope-seen-by-a-child", None)
 def scope_seen(stage: Stage) -> None:
-    """``scope``: a hold is visible to another process exactly if the store declares that it reaches beyond the process."""
+    """``scope``: another process sees a hold exactly if the declared scope reaches beyond the process."""
     lease = stage.take(stage.holder(stage.client()))
     seen = stage.in_child(lambda: [claim.claim_id for claim in _look(stage)])
     expected = [] if stage.harness.capabilities.scope == "process" else [lease.claim_id]

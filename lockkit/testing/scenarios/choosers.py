@@ -59,7 +59,7 @@ def _heeded(stage: Stage, chooser: _Chooser) -> None:
 
 @scenario("L4-chooser-drops", (SEMAPHORE,))
 def drops(stage: Stage) -> None:
-    """A request leaves the queue of a member that will not do any more, and joins that of one that will do again."""
+    """A request leaves the queues of members that no longer do, and joins those that do again."""
     other = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
     pool = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
     held = {name: stage.kept_all(other.acquire(among=[name])) for name in "abc"}
@@ -102,7 +102,7 @@ def judges(stage: Stage) -> None:
 
 @scenario("L4-chooser-judges-again", (SEMAPHORE,))
 def judges_again(stage: Stage) -> None:
-    """A member that a request got while it waited for another one is looked at once more before both are handed over."""
+    """A member that a request got while it waited for another is judged again before both are handed over."""
     pool = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
     other = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
     held = {name: stage.kept_all(other.acquire(among=[name])) for name in "bc"}
@@ -121,7 +121,7 @@ def judges_again(stage: Stage) -> None:
 
 @scenario("L5-chooser-outside", (SEMAPHORE,))
 def outside(stage: Stage) -> None:
-    """A request that could not be met even if all held members came free keeps nothing and holds up nobody, and queues again once it could be met."""
+    """A request that free members could not meet keeps nothing, delays nobody, and queues again later."""
     pools = [stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl) for _ in range(2)]
     held = pools[1].acquire(among=["c"])
     chooser = _Chooser("a", "b", "c")
@@ -144,7 +144,7 @@ def outside(stage: Stage) -> None:
 
 @scenario("L5-chooser-at-the-gate", (SEMAPHORE,))
 def at_the_gate(stage: Stage) -> None:
-    """A request for which no member will do now keeps its place at the gate; one that can never be met ends, and leaves it."""
+    """A request for which no member will do now keeps its place at the gate; an impossible one leaves it."""
     pools = [stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl) for _ in range(2)]
     chooser = _Chooser()
     first = stage.work(lambda: pools[0].acquire(chooser=chooser, timeout=30))
@@ -161,7 +161,7 @@ def at_the_gate(stage: Stage) -> None:
 
 @scenario("L4-half-a-candidate", (SEMAPHORE,))
 def half_a_candidate(stage: Stage) -> None:
-    """A member within another one is held by two claims; while one of them waits, the other is held, and given back if the request gets another member."""
+    """A member within another takes two claims: one is held while the other waits, or returned if unused."""
     if not stage.harness.capabilities.shared:
         raise NotApplicable("no semaphores")
     members, within = {"card": 2, "a": 1, "b": 1, "other": 2}, {"a": "card", "b": "card"}

@@ -21,9 +21,9 @@ from lockkit.testing.stage import Stage, scenario
 __all__ = ["Closings"]
 
 _BOUND = 30.0
-"""Seconds after which a close never ends, in the call or in the background. A close takes two at most, if the machine is not busy."""
+"""Seconds after which a close, also in the background, counts as endless. On an idle machine it takes 2."""
 _MOST, _MOST_TWICE = 80, 40
-"""Places at which one scenario strikes; of more than that it takes some by chance. Each costs clients of its own."""
+"""Places at which one scenario strikes, by chance if there are more. Each costs clients of its own."""
 _FURTHEST = 20
 """A second Ctrl-C comes at most so many places after the first."""
 _HOLDS = 3
@@ -36,7 +36,7 @@ _AFTER: Sequence[After] = ("again", "dropped", "kept")
 class Closings:
     """Clients that hold something, each closed with Ctrl-C at one place.
 
-    Where close() had not begun by then, nothing of it is seen. Else all of it is done, whatever the program does next.
+    If close() had not started by then, nothing of it is seen. Else it completes, whatever the program does.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -96,7 +96,10 @@ class Closings:
             warnings.simplefilter("ignore", ResourceWarning)
             self._close(client, bomb)
             begun = engine.closed
-            where = f"after Ctrl-C at {bomb.where or 'no place'} and {bomb.again or 'no more'}, {after}, seed {self._seed}"
+            where = (
+                f"after Ctrl-C at {bomb.where or 'no place'} and {bomb.again or 'no more'}, "
+                f"{after}, seed {self._seed}"
+            )
             if begun and bomb.where:
                 self._begun.append(where)
             if not begun:
@@ -146,7 +149,7 @@ class Closings:
 
 @scenario("L4-interrupted-close", (MUTEX,))
 def interrupted_close(stage: Stage) -> None:
-    """Ctrl-C anywhere in ``client.close()``: either it has not begun, or it is completed by a second close or in the background."""
+    """Ctrl-C anywhere in ``client.close()``: not started, or completed by a second close or in background."""
     Closings(stage).once()
 
 

@@ -16,7 +16,7 @@ __all__ = ["deadlock"]
 
 @scenario("L2-self-deadlock")
 def deadlock(stage: Stage) -> None:
-    """Waiting for one's own claim is refused at once; trying returns None; another thread, or a detached lease, waits."""
+    """Waiting for one's own claim is refused, trying returns None; other threads and detached leases wait."""
     client = stage.client()
     leases = stage.fill([client] * len(stage.shape.holders))
     lock = stage.newcomer(client)
@@ -44,7 +44,7 @@ def deadlock(stage: Stage) -> None:
 
 @scenario("L2-self-deadlock-between", (SEMAPHORE, READERS))
 def deadlock_between(stage: Stage) -> None:
-    """Waiting behind a waiter that waits for one's own claim is refused at once and leaves nothing in the store."""
+    """Waiting behind a waiter for one's own claim is refused at once and leaves nothing in the store."""
     client, other = stage.client(), stage.client()
     if stage.shape is SEMAPHORE:
         mine, theirs = client.semaphore(stage.name, 3, ttl=stage.long_ttl), Part("semaphore", 3, 3)
@@ -137,7 +137,7 @@ def _crossed(stage: Stage, *, detect: bool) -> list[Child]:
 
 @scenario("L2-deadlock-found", (MUTEX,))
 def deadlock_found(stage: Stage) -> None:
-    """Two processes that wait for each other are found by a third, and once one is killed the other goes on."""
+    """A third process finds two that wait for each other; once one is killed, the other goes on."""
     children = _crossed(stage, detect=False)
     client = stage.client()
     found: list[Deadlock] = []
@@ -157,7 +157,7 @@ def deadlock_found(stage: Stage) -> None:
 
 @scenario("L2-deadlock-ended", (MUTEX,))
 def deadlock_ended(stage: Stage) -> None:
-    """Exactly one of two processes that wait for each other, and detect it, gets an error, the youngest; the other goes on."""
+    """Of two processes that detect their deadlock, exactly the youngest gets an error; the other goes on."""
     children = _crossed(stage, detect=True)
     client = stage.client()
     waiters: list[ClaimInfo] = []

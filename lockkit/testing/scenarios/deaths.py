@@ -48,7 +48,7 @@ def _silence(
 
 @scenario("L3-woken-waiter-killed")
 def woken_waiter_killed(stage: Stage) -> None:
-    """A waiter that was woken is killed (kill -9) before it asks: the next one gets the lock once the first is known to be dead."""
+    """A woken waiter is killed (kill -9) before it asks: the next one holds once the death is known."""
     leases = stage.fill(ttl=stage.long_ttl)
     mortal = stage.child(lambda parent: _waits(stage, parent))
     assert mortal.hear() == "queued"
@@ -69,7 +69,7 @@ def woken_waiter_killed(stage: Stage) -> None:
 
 @scenario("L5-middle-waiter-killed")
 def middle_waiter_killed(stage: Stage) -> None:
-    """A waiter in the middle is killed (kill -9): the waiter behind it gets the lock only once the holders leave."""
+    """A middle waiter is killed (kill -9): the waiter behind it gets the lock only once the holders leave."""
     leases = stage.fill(ttl=stage.long_ttl)
     middle = stage.child(lambda parent: _waits(stage, parent))
     assert middle.hear() == "queued"
@@ -94,7 +94,7 @@ def middle_waiter_killed(stage: Stage) -> None:
 
 @scenario("L3-waiting-claim-dies")
 def waiting_claim_dies(stage: Stage) -> None:
-    """A waiter whose claim dies while it waits, as with its session, queues again; it is never told that the dead claim holds."""
+    """A waiter whose claim dies, as with its session, queues again; the dead claim never counts as held."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     dead = stage.stored()[len(leases)].claim_id

@@ -26,7 +26,7 @@ _WORKERS = 3
 
 @scenario("CAP-drains", None)
 def declared(stage: Stage) -> None:
-    """``drains``: a namespace can be drained; a store that does not declare it refuses that, and has no mark to show."""
+    """``drains``: a namespace can be drained; undeclared, draining is refused, and there is no mark."""
     client = stage.client()
     error = stage.work(lambda: client.drain("kit")).error()
     if stage.harness.capabilities.drains:
@@ -40,7 +40,7 @@ def declared(stage: Stage) -> None:
 
 @scenario("S2-drain-newcomers", needs=_NEEDS)
 def newcomers(stage: Stage) -> None:
-    """New acquires in a drained namespace are refused with the reason and who drains, and leave nothing; undrain lets them in."""
+    """New acquires in a drained namespace are refused with who and why, and leave nothing, until undrain."""
     admin, client = stage.client(), stage.client()
     made = admin.drain("new kernel")
     assert client.drained() == made
@@ -78,7 +78,7 @@ def waiters(stage: Stage) -> None:
 
 @scenario("S2-drain-holders", needs=_NEEDS)
 def holders(stage: Stage) -> None:
-    """Holders in a drained namespace confirm, renew, extend and release as ever, by a copy too; what they release goes to nobody."""
+    """Holders in a drained namespace go on as before, by a copy too; what they release goes to nobody."""
     client, other = stage.client(), stage.client()
     leases = stage.fill([client] * len(stage.shape.holders), ttl=stage.harness.ttl, auto_renew=False)
     other.drain("kit")
@@ -100,7 +100,7 @@ def holders(stage: Stage) -> None:
 
 @scenario("S2-drain-reentrant", (MUTEX,), needs=_NEEDS)
 def reentrant(stage: Stage) -> None:
-    """A re-entrant acquire of a hold that the thread has already is no new acquire: it is granted in a drained namespace."""
+    """A re-entrant acquire of a hold that the thread has is granted in a drained namespace."""
     client = stage.client()
     lock = stage.holder(client, reentrant=True)
     outer = stage.take(lock)
@@ -115,7 +115,7 @@ def reentrant(stage: Stage) -> None:
 
 @scenario("S2-drain-in-turn", needs=_NEEDS)
 def in_turn(stage: Stage) -> None:
-    """A waiter that nobody has woken is refused when its turn comes, and is not granted; nothing of it is left."""
+    """A waiter that nobody has woken is refused when its turn comes, and nothing of it is left."""
     leases = stage.fill()
     (stepper,) = steppers(stage, 1)
     pending = queued(stage, stepper)
@@ -132,7 +132,7 @@ def in_turn(stage: Stage) -> None:
 
 @scenario("S2-drain-granted", needs=_NEEDS)
 def granted_meanwhile(stage: Stage) -> None:
-    """A waiter that is granted after ``drain`` has seen it wait holds like any other: it is not evicted, and releases as ever."""
+    """A waiter granted after ``drain`` saw it wait holds like any other: not evicted, released as ever."""
     leases = stage.fill()
     (stepper,) = steppers(stage, 1)
     pending, marks = queued(stage, stepper), _marks(stage)
@@ -161,7 +161,7 @@ def granted_meanwhile(stage: Stage) -> None:
 
 @scenario("S2-drain-replays", needs=_NEEDS)
 def replays(stage: Stage) -> None:
-    """A claim that is HELD is confirmed in a drained namespace, by a replay of its acquire too; a new one is refused for good."""
+    """A HELD claim is confirmed in a drained namespace, by a replay too; a new one is refused for good."""
     backend, marks = stage.backend(), _marks(stage)
     terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
     claim, late = Claim(new_token(), terms), Claim(new_token(), terms)
@@ -207,7 +207,7 @@ def stays(stage: Stage) -> None:
 
 @scenario("S2-drain-races", None, needs=_NEEDS)
 def races(stage: Stage) -> None:
-    """Once drain has returned, no acquire that begins afterwards is granted, and a complete look sees all earlier grants."""
+    """After drain returns, no later acquire is granted, and a complete look sees all earlier grants."""
     admin = stage.client()
     returned = threading.Event()
     late: list[str] = []

@@ -19,7 +19,7 @@ _MANY = 6
 
 @scenario("L2-close-many", (MUTEX,))
 def close_many(stage: Stage) -> None:
-    """Closing a client with many holds while its store is silent runs every layer for every hold, within one budget."""
+    """Closing a client of a silent store runs every layer for each of many holds, within one budget."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
     names = [f"{stage.name}/{n}" for n in range(_MANY)]

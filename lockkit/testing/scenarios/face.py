@@ -1,4 +1,4 @@
-"""The public interface: the decorator, notes and records, what inspect shows, errors in other processes, and workers that take turns."""
+"""The public interface: the decorator, notes and records, inspect, errors across processes, worker turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["decorator"]
 
 @scenario("L4-decorator", (MUTEX,))
 def decorator(stage: Stage) -> None:
-    """``locked`` builds its lock's name from the arguments, skips or raises when busy, and refuses bad templates at once."""
+    """``locked`` names its lock by the arguments, skips or raises when busy, and refuses bad templates."""
     ours, theirs = stage.client(), stage.client()
     ran: list[object] = []
 
@@ -52,7 +52,7 @@ def decorator(stage: Stage) -> None:
 
 @scenario("S2-available")
 def available(stage: Stage) -> None:
-    """``available()`` and ``held()`` tell what a new claim could have at once, and which thread holds what."""
+    """``available()`` is what a new claim could have at once, and ``held()`` which thread holds what."""
     client = stage.client()
     lock = stage.holder(client)
     most = 2 if lock.terms.kind == "semaphore" else 1

@@ -8,13 +8,13 @@ from lockkit.testing.stage import NotApplicable, Stage, scenario
 
 @scenario("S7-fork-holder")
 def fork_holder(stage: Stage) -> None:
-    """A forked child of a holder has inert handles: not valid, releasing nothing, saying no goodbye; the parent is unaffected."""
+    """A holder's forked child has inert handles: not valid, no release, no goodbye; the parent holds on."""
     _inert(stage, same_pid=False)
 
 
 @scenario("S7-fork-same-pid")
 def fork_same_pid(stage: Stage) -> None:
-    """A forked child with the pid of its parent, as in a new pid namespace, has inert handles as well, and starts afresh if it locks."""
+    """A forked child with its parent's pid (a new pid namespace) has inert handles too, and locks afresh."""
     _inert(stage, same_pid=True)
     _afresh(stage, same_pid=True)
 
@@ -54,7 +54,7 @@ def _inert(stage: Stage, *, same_pid: bool) -> None:
 
 @scenario("S7-fork-then-work")
 def fork_then_work(stage: Stage) -> None:
-    """A forked child may use the same client: it starts afresh, and its parent's hold keeps it out where the store can show it."""
+    """A forked child may use the same client: it starts afresh, and its parent's hold keeps it out."""
     if stage.harness.capabilities.scope == "process":
         raise NotApplicable("nothing of this store reaches another process")
     _afresh(stage, same_pid=False)

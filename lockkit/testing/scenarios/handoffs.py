@@ -17,7 +17,7 @@ __all__ = ["HAND_OFF", "IN_VAIN"]
 HAND_OFF = 1.0
 """Seconds in which a free lock must have reached a live waiter on a machine that is busy with tests."""
 IN_VAIN = 1.0
-"""Seconds of a wait that nobody ends, in which the store has told who holds the lock, also on a machine that is busy with tests."""
+"""Seconds of a wait that nobody ends; the store reports the holder within them, even on a busy machine."""
 _MOMENT = 0.5
 """Seconds by which a time on the client's clock may be off if the store has computed it from its own."""
 
@@ -29,7 +29,7 @@ _STORM = 45.0
 
 @scenario("L3-try-storm", (MUTEX, SEMAPHORE, READERS))
 def try_storm(stage: Stage) -> None:
-    """A lock that a crowd polls with tries is granted again and again, although refused tries are always under way."""
+    """A lock that a crowd polls with tries is granted again and again, despite refused tries under way."""
     locks = [stage.newcomer(stage.client()) for _ in range(_CLIENTS)]
     for lock in locks:
         stage.take(lock).release()
@@ -92,7 +92,7 @@ def lost_wake(stage: Stage) -> None:
 
 @scenario("L3-ask-again-at")
 def ask_again_at(stage: Stage) -> None:
-    """The next in line, and no other waiter, is told when a claim that blocks it lapses, if the store knows; the time is on the client's clock."""
+    """Only the next in line learns when a blocker lapses, on the client's clock, if the store knows."""
     harness = stage.harness
     if harness.virtual:  # a clock that no test moves is another one then
         harness.advance(harness.ttl)
@@ -108,7 +108,8 @@ def ask_again_at(stage: Stage) -> None:
     soonest = min(row.surely or 0.0 for row in holders) - _MOMENT
     latest = max(row.deadline or 0.0 for row in holders) + _MOMENT
     assert soonest <= first.ask_again_at <= latest, (
-        f"L3: ask_again_at is {first.ask_again_at:.3f}; the claims ahead lapse from {soonest:.3f} to {latest:.3f} "
+        f"L3: ask_again_at is {first.ask_again_at:.3f}; "
+        f"the claims ahead lapse from {soonest:.3f} to {latest:.3f} "
         f"on the client's clock, on which it is {harness.clock.now():.3f} now"
     )
 

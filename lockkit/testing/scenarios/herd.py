@@ -35,7 +35,7 @@ def _queue_up(stage: Stage, parent: Parent) -> list[tuple[int, float]]:
 
 @scenario("L7-herd", (MUTEX, SEMAPHORE))
 def herd(stage: Stage) -> None:
-    """A hundred waiters in ten processes are served in the order of arrival, each once, with a few requests each."""
+    """A hundred waiters in ten processes are served in order of arrival, once each, with few requests."""
     leases = stage.fill(ttl=stage.long_ttl)
     children = [stage.child(lambda parent: _queue_up(stage, parent)) for _ in range(_PROCESSES)]
     for child in children:

@@ -1,4 +1,4 @@
-"""L4, S9, S10: a signal handler that raises, at every place where CPython lets one through, once and twice."""
+"""L4, S9, S10: a signal handler raises at every place where CPython lets one through, once and twice."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lockkit.testing.stage import Stage, scenario
 __all__ = ["Cleaner", "Sweep", "unraisable"]
 
 _MOST, _MOST_ELSEWHERE, _MOST_TWICE = 400, 120, 60
-"""The largest number of places that one scenario interrupts: once, in a store inside the process and in other stores; and twice. If there
-are more places, it chooses some at random."""
+"""The largest number of places that one scenario interrupts: once, in a store inside the process and in
+other stores; and twice. If there are more places, it chooses some at random."""
 _FURTHEST = 40
 """The largest number of places between the first and the second Ctrl-C."""
 
@@ -159,8 +159,8 @@ class Sweep:
 def unraisable() -> Iterator[None]:
     """Ctrl-C in a finalizer is nobody's: CPython has nowhere to raise it.
 
-    From CPython 3.12 on the tracer may strike where a generator is closed, which no signal can: the generator goes on then,
-    and CPython complains.
+    From CPython 3.12 on the tracer may strike where a generator is closed, which no signal can: then the
+    generator goes on, and CPython complains.
     """
     before = sys.unraisablehook
 
@@ -210,13 +210,13 @@ def _dropped(lock: Lock, kept: list[Lease]) -> None:  # noqa: ARG001
 
 @scenario("L4-interrupted-anywhere", (MUTEX,))
 def anywhere(stage: Stage) -> None:
-    """Ctrl-C at any bytecode of acquire and release: the claim is removed, at once or after its ttl, and no thread hangs."""
+    """Ctrl-C at any bytecode of acquire and release: the claim goes, at once or by ttl; no thread hangs."""
     Sweep(stage, _dropped).once()
 
 
 @scenario("L4-interrupted-with", (MUTEX,))
 def with_lease(stage: Stage) -> None:
-    """Ctrl-C anywhere in ``with lock.acquire() as lease:``: cleanup runs once and the claim goes, although the variable lives on."""
+    """Ctrl-C anywhere in ``with lock.acquire() as lease:``: one cleanup, no claim, though ``lease`` lives."""
     Sweep(stage, _lease_form, cleanup=True).once()
 
 
@@ -228,19 +228,19 @@ def with_lock(stage: Stage) -> None:
 
 @scenario("L4-interrupted-exit-stack", (MUTEX,))
 def exit_stack(stage: Stage) -> None:
-    """Ctrl-C anywhere in a block of ``contextlib.ExitStack``, its own code included: no lease stays held without an owner."""
+    """Ctrl-C anywhere in a ``contextlib.ExitStack`` block, or in its own code: no unowned lease is held."""
     Sweep(stage, _stack, cleanup=True, beside=("contextlib",)).once()
 
 
 @scenario("L4-interrupted-levels", (MUTEX,))
 def levels(stage: Stage) -> None:
-    """Ctrl-C anywhere while the levels of a reentrant lock are entered and left: the last level releases the lock, once."""
+    """Ctrl-C anywhere in entering and leaving reentrant levels: the last level releases the lock, once."""
     Sweep(stage, _nested, cleanup=True, reentrant=True).once()
 
 
 @scenario("S10-interrupted-release", (MUTEX,))
 def released(stage: Stage) -> None:
-    """Ctrl-C anywhere in release: a second release continues where the first was cut short; each hook runs exactly once."""
+    """Ctrl-C anywhere in release: a second release continues where the first ended; each hook runs once."""
     Sweep(stage, _released, cleanup=True, again=True).once()
 
 

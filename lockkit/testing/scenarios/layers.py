@@ -1,4 +1,4 @@
-"""S9, S10: the release pipeline: order, each layer once, the user's exception first, no blind delete; the counters."""
+"""S9, S10: the release pipeline: order, each layer once, user errors first, no blind delete; counters."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def flushed(client: Client) -> Iterator[None]:
 
 @scenario("S9-cleanup-while-renewed")
 def cleanup_while_renewed(stage: Stage) -> None:
-    """Cleanup runs while the claim is still renewed, longer than a ttl if need be; only then the next waiter gets the lock."""
+    """Cleanup runs while the claim is renewed, even beyond a ttl; only then does the next waiter hold."""
     ttl = stage.lasting(least=1.5)
     seen: list[tuple[bool, bool]] = []
     over = threading.Event()
@@ -136,7 +136,7 @@ def hooks_raise(stage: Stage) -> None:
 
 @scenario("S10-hook-hangs", (MUTEX,))
 def hook_hangs(stage: Stage) -> None:
-    """A hook that hangs costs its budget and no more; it is reported as RUNNING, and disabled after a second time."""
+    """A hook that hangs costs only its budget, is reported as RUNNING, and is disabled the second time."""
     go = threading.Event()
     stage.on_close(go.set)
     hanging, well = Witness(lambda _: go.wait(60.0)), Witness()
@@ -156,7 +156,7 @@ def hook_hangs(stage: Stage) -> None:
 
 @scenario("S10-emergency")
 def emergency(stage: Stage) -> None:
-    """The normal layer fails while the claim is still ours: the emergency layer runs once, is counted once, raises one alert, and touches nothing else."""
+    """If the normal layer fails, the emergency layer runs once: one count, one alert, no other effect."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.long_ttl))
@@ -180,7 +180,7 @@ def emergency(stage: Stage) -> None:
 
 @scenario("S10-all-layers-fail")
 def all_layers_fail(stage: Stage) -> None:
-    """No layer gets an answer: ABANDONED, one critical record, one P0 alert, and no exception unless asked for."""
+    """No layer gets an answer: ABANDONED, one critical record, one P0 alert, and by default no exception."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client))
@@ -241,7 +241,7 @@ def no_blind_delete(stage: Stage) -> None:
 
 @scenario("S10-interrupted-layers", (MUTEX,))
 def interrupted_layers(stage: Stage) -> None:
-    """Ctrl-C in a release call, once or twice: every layer still runs once, the claim is released, and KeyboardInterrupt is raised then."""
+    """Ctrl-C in a release call, once or twice: each layer runs once, the claim goes, then it is raised."""
     for times in (1, 2):
         witness = Witness()
         client, faults = stage.faulty(plugins=[witness])
@@ -285,7 +285,7 @@ def five_releases(stage: Stage) -> None:
 
 @scenario("S1-anothers-lock")
 def anothers_lock(stage: Stage) -> None:
-    """A client cannot end another's hold without naming its claim: the attempt is refused and counted, and the holder is unaffected."""
+    """Ending another's hold without naming its claim is refused and counted; the holder is unaffected."""
     leases = stage.fill()
     witness = Witness()
     other = stage.client(plugins=[witness])

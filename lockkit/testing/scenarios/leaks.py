@@ -56,7 +56,7 @@ def interrupt_here(where: threading.Thread, after: bool) -> Callable[[Faults, Se
 
 @scenario("L4-interrupted-calls")
 def interrupted_calls(stage: Stage) -> None:
-    """Ctrl-C in each store call of acquire and release, before and after the store has executed it: nothing is left."""
+    """Ctrl-C in each store call of acquire and release, before and after its execution: nothing is left."""
     for after in (False, True):
         for k in range(_MOST_CALLS):
             client, faults = stage.faulty()
@@ -84,7 +84,7 @@ def interrupted_calls(stage: Stage) -> None:
 
 @scenario("L4-interrupted-wait")
 def interrupted_wait(stage: Stage) -> None:
-    """Ctrl-C in each store call of an acquire that has to wait: KeyboardInterrupt is raised, and the claim is removed."""
+    """Ctrl-C in each store call of a waiting acquire: KeyboardInterrupt is raised, the claim is removed."""
     leases = stage.fill()
     before = stage.stored()
     for k in range(3):
@@ -177,7 +177,7 @@ def _busy_client(stage: Stage, name: str) -> None:
 
 @scenario("L4-collected")
 def collected(stage: Stage) -> None:
-    """A lease that is dropped warns with the source location that took it; its claim is removed when its validity ends, not earlier."""
+    """A dropped lease warns with the source location of its acquire; its claim goes when validity ends."""
     client = stage.client()
     ttl = 2 * stage.harness.short_ttl
     lock = stage.holder(client, ttl=ttl)
@@ -221,7 +221,7 @@ class _Drops:
 
 @scenario("L4-collected-owner", (MUTEX,))
 def collected_owner(stage: Stage) -> None:
-    """A lease that is referenced only by its own callback, or by the thread that took it, is collected like any other."""
+    """A lease referenced only by its own callback, or by the thread that took it, is collected like any."""
     drops = _Drops()
     client = stage.client(plugins=[drops])
 
@@ -258,10 +258,10 @@ def collected_owner(stage: Stage) -> None:
 
 @scenario("L4-collected-at-once", (MUTEX,))
 def collected_at_once(stage: Stage) -> None:
-    """A lease ends with its last reference, whatever its acquire has met: no cycle keeps it until a garbage collection.
+    """A lease ends with its last reference, whatever its acquire met: no cycle keeps it until a collection.
 
-    A signal handler that raises on the way into ``lock.acquire().release()`` drops the lease. If anything kept it, the same thread would
-    be told that it waits for itself.
+    A signal handler that raises on the way into ``lock.acquire().release()`` drops the lease. If anything
+    kept it, the same thread would get DeadlockDetected for waiting for itself.
     """
     client, faults = stage.faulty()
     lock, new = stage.holder(client), stage.holder(client, name=f"{stage.name}/new")
@@ -332,7 +332,7 @@ def deadlines(stage: Stage) -> None:
 
 @scenario("L2-timeout", (MUTEX,))
 def timeout_kept(stage: Stage) -> None:
-    """Against a store that never answers, an acquire returns soon after its timeout, however long a request may take."""
+    """If the store never answers, an acquire returns soon after its timeout, however long a request takes."""
     client, faults = stage.faulty(request_timeout=_LONG_REQUEST)
     client.driver()
     lock = stage.holder(client)
@@ -347,7 +347,7 @@ def timeout_kept(stage: Stage) -> None:
 
 @scenario("L2-deadlines-held", (MUTEX, READERS))
 def deadlines_held(stage: Stage) -> None:
-    """Against a store that stops answering, confirm, extend, release and close return in time; the release is ABANDONED and completed later."""
+    """On a silent store confirm, extend, release and close are in time; an ABANDONED claim goes later."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
     lease = stage.take(stage.holder(client, ttl=stage.long_ttl / 2))
@@ -411,7 +411,7 @@ def outage_while_waiting(stage: Stage) -> None:
 
 @scenario("L2-slow-store", (MUTEX, READERS))
 def slow_store(stage: Stage) -> None:
-    """A store that refuses for a while does not end a wait within its patience; the wait succeeds when the store is back."""
+    """A store that refuses for a while does not end a patient wait, which succeeds when the store is back."""
     client, faults = stage.faulty()
     client.driver()
     faults.always(refuse, "acquire")

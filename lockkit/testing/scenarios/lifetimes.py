@@ -15,7 +15,7 @@ __all__ = ["fence"]
 
 @scenario("S3-process-bound-silence", needs=("process_bound",))
 def process_bound(stage: Stage) -> None:
-    """A process-bound hold that was silent (Ctrl-Z, a sleeping laptop) is not valid meanwhile, and is not lost."""
+    """A silent process-bound hold (Ctrl-Z, a sleeping laptop) is not valid meanwhile, and is not lost."""
     lease, losses = paused(stage, process_bound=True)
     stage.harness.advance(5 * stage.harness.ttl)
     assert not lease.valid()
@@ -34,7 +34,7 @@ def process_bound(stage: Stage) -> None:
 
 @scenario("S3-process-bound-later", needs=("process_bound",))
 def process_bound_later(stage: Stage) -> None:
-    """A claim that an ``extend`` makes process-bound, as that of a request which has waited for others, outlasts silence; a later one that does not say so changes nothing."""
+    """A claim that ``extend`` makes process-bound outlasts silence; a later plain ``extend`` keeps that."""
     lease, _ = paused(stage)
     backend, ttl = stage.backend(), stage.harness.ttl
     terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=ttl)
@@ -85,7 +85,7 @@ def max_hold(stage: Stage) -> None:
 
 @scenario("L6-over-before-it-begins")
 def over_before_it_begins(stage: Stage) -> None:
-    """A grant that has run out before it can be used is asked for again only after a pause, and leaves nothing."""
+    """A grant that ran out before use is asked for again only after a pause, and leaves nothing."""
     client, faults = stage.faulty()
     short = 0.01
     (stepper,) = steppers(stage, 1)
@@ -106,7 +106,7 @@ def over_before_it_begins(stage: Stage) -> None:
 
 @scenario("L6-over-is-told")
 def over_is_told(stage: Stage) -> None:
-    """When every grant runs out before it can be used, a try raises an error that says so, in bounded time."""
+    """When every grant runs out before use, a try raises an error that says so, in bounded time."""
     client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lock = stage.holder(client, max_hold=0.01)
     faults.always(delay_reply(lambda: stage.harness.advance(0.02)), "acquire")
@@ -121,7 +121,7 @@ def over_is_told(stage: Stage) -> None:
 
 @scenario("L6-max-hold-from-grant")
 def max_hold_from_grant(stage: Stage) -> None:
-    """max_hold counts from the grant, also if the session or lease under the claim has been running for a while."""
+    """max_hold counts from the grant, also if the session or lease under the claim is older."""
     client = stage.client()
     with stage.holder(client, name=f"{stage.name}/before", ttl=stage.harness.ttl).acquire(5.0):
         stage.harness.advance(0.45 * stage.harness.ttl)
@@ -177,7 +177,7 @@ def min_hold_over(stage: Stage) -> None:
 
 @scenario("S2-min-hold-of-the-dead", needs=("min_hold",))
 def min_hold_of_the_dead(stage: Stage) -> None:
-    """min_hold runs to its end although its owner dies, and although the claim was released and others have looked at it."""
+    """min_hold runs to its end although its owner dies, the claim was released, and others looked at it."""
     span = 1.5 * stage.harness.ttl
     mortal = stage.client()
     stage.take(stage.holder(mortal, ttl=stage.harness.ttl, min_hold=span))

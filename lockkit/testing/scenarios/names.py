@@ -1,4 +1,4 @@
-"""S8: different names never interact, equal names always do; hostile names are independent or refused up front."""
+"""S8: different names never interact, equal names always do; hostile names are independent or refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from lockkit.testing.stage import Stage, scenario
 __all__ = ["FINE", "REFUSED"]
 
 FINE = (
-    "a", "A", "a/b", "a//b", "a/", "/a", "{a}", "a{a}", "..", ".", "../a", "a%2Fb", "a%b", "%", "a b", " a", "a ",
-    "*", "a*", "?", "[a]", "a:b", "a;b", "'", '"', "a'; DROP TABLE claims; --", "\\", "a\\b", "~", "$HOME", "-rf",
+    "a", "A", "a/b", "a//b", "a/", "/a", "{a}", "a{a}", "..", ".", "../a", "a%2Fb", "a%b", "%", "a b",
+    " a", "a ", "*", "a*", "?", "[a]", "a:b", "a;b", "'", '"', "a'; DROP TABLE claims; --", "\\", "a\\b",
+    "~", "$HOME", "-rf",
     unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"), "ß", "ss", "İ", "i", "\u202e", "💡",
     "\u00a0", "\ufeffa", "null", "None", "0", "00", "x" * 512, "x" * 511, "ü" * 256,
 )  # fmt: skip
@@ -24,7 +25,7 @@ REFUSED: tuple[object, ...] = (
 
 @scenario("S8-hostile-names")
 def hostile_names(stage: Stage) -> None:
-    """Hostile names are held at the same time, each independently; each is busy for other clients; none leaves anything."""
+    """Hostile names are held together, independently, each busy for other clients; none leaves anything."""
     ours, theirs = stage.client(), stage.client()
     part = stage.shape.holders[0]
     leases = {}
@@ -62,7 +63,7 @@ def refused_names(stage: Stage) -> None:
 
 @scenario("S8-namespaces", None)
 def namespaces(stage: Stage) -> None:
-    """Equal names in different namespaces are different locks, also where one namespace begins like the other."""
+    """Equal names in different namespaces are different locks, also if one namespace is another's prefix."""
     spaces = ("default", "prod", "prod.a", "prod-a", "p")
     leases = []
     for space in spaces:

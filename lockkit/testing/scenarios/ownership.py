@@ -54,7 +54,7 @@ def pickled_copy(stage: Stage) -> None:
 
 @scenario("S7-copy-extends", (MUTEX, SEMAPHORE))
 def copy_extends(stage: Stage) -> None:
-    """A copy lengthens exactly its claim, never shortens it, is no more valid for it, and extends no claim that is gone."""
+    """A copy only lengthens its own claim, is no more valid for it, and extends no claim that is gone."""
     ttl = stage.harness.ttl
     lease = stage.take(stage.holder(stage.client(), ttl=ttl, auto_renew=False))
     client = stage.client()

@@ -155,7 +155,7 @@ def any_holder_dies(stage: Stage) -> None:
 
 @scenario("L5-middle-waiter-leaves")
 def middle_waiter_leaves(stage: Stage) -> None:
-    """When a waiter in the middle leaves, the waiter behind it continues to wait for the claims that still block it."""
+    """When a middle waiter leaves, the waiter behind it still waits for the claims that block it."""
     leases = stage.fill()
     clients = steppers(stage, 3)
     middle, behind, last = (queued(stage, client) for client in clients)
@@ -179,7 +179,7 @@ def middle_waiter_leaves(stage: Stage) -> None:
 
 @scenario("L5-dead-waiter")
 def dead_waiter(stage: Stage) -> None:
-    """A waiter that is silent for longer than its deadline loses its place and is never told that it holds."""
+    """A waiter that is silent beyond its deadline loses its place, and its claim never holds."""
     leases = stage.fill()
     slow, next_ = steppers(stage, 2)
     silent, patient = queued(stage, slow), queued(stage, next_)
@@ -203,7 +203,7 @@ def dead_waiter(stage: Stage) -> None:
 
 @scenario("S2-slow-offer")
 def slow_offer(stage: Stage) -> None:
-    """An offer that is not confirmed lapses although the waiter's heartbeat runs; the waiter is never told that it holds."""
+    """An unconfirmed offer lapses although the waiter's heartbeat runs; the claim never holds."""
     leases = stage.fill()
     hanging, next_ = steppers(stage, 2)
     slow, patient = queued(stage, hanging), queued(stage, next_)
@@ -241,7 +241,7 @@ def grant_without_lease(stage: Stage) -> None:
 
 @scenario("S2-capacity-mismatch", (SEMAPHORE,))
 def capacity_mismatch(stage: Stage) -> None:
-    """A claim with another capacity is refused, with the name of a client that uses the other one; nothing is left and no claim is disturbed."""
+    """A claim with another capacity is refused, naming a client that uses it; no claim is disturbed."""
     leases = stage.fill()
     before = stage.stored()
     other = stage.client().semaphore(stage.name, 3, ttl=stage.harness.ttl)
@@ -258,7 +258,7 @@ def capacity_mismatch(stage: Stage) -> None:
 
 @scenario("S2-resize", (SEMAPHORE,))
 def resize(stage: Stage) -> None:
-    """Shrinking takes nothing away and grants nothing until the holders fit; growing lets waiters in; waiters that are too heavy are told."""
+    """Shrinking takes nothing away, and grants nothing until the holders fit; growing lets waiters in."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     heavy = stage.waiting(Part("semaphore", 2, 2).lock(stage.client(), stage.name))

@@ -16,7 +16,7 @@ __all__ = ["reentrant"]
 
 @scenario("S4-reentrant", (MUTEX,))
 def reentrant(stage: Stage) -> None:
-    """A re-entrant hold keeps its fence, ends with its last level in whatever order, and serves its own thread only."""
+    """A re-entrant hold keeps its fence, ends with its last level in any order, serving only its thread."""
     client = stage.client()
     lock = client.lock(stage.name, ttl=stage.harness.ttl, reentrant=True)
     outer = stage.kept(lock.acquire(1.0))
@@ -44,7 +44,7 @@ def reentrant(stage: Stage) -> None:
 
 @scenario("S4-reentrant-writer", (READERS,))
 def reentrant_writer(stage: Stage) -> None:
-    """A writer may also read and write under its one fence; a reader may read again, and gets DeadlockDetected if it wants to write."""
+    """A writer may read and write under one fence; a reader may read, but not write (DeadlockDetected)."""
     client, ttl = stage.client(), stage.harness.ttl
     both = client.rwlock(stage.name, ttl=ttl, reentrant=True)
     theirs = stage.client().rwlock(stage.name, ttl=ttl, reentrant=True)
@@ -82,7 +82,7 @@ def reentrant_writer(stage: Stage) -> None:
 
 @scenario("S4-reentrant-lost", (MUTEX,))
 def reentrant_lost(stage: Stage) -> None:
-    """A lost hold is not entered again: LeaseLost is raised or, once the loss was noticed, a new hold with a larger fence is taken."""
+    """A lost hold is not re-entered: LeaseLost or, once the loss is noticed, a hold with a larger fence."""
     lock = stage.client().lock(stage.name, ttl=stage.harness.ttl, reentrant=True, auto_renew=False)
     outer = stage.kept(lock.acquire(1.0))
     stage.harness.outlast(stage.harness.ttl)
@@ -99,7 +99,7 @@ def reentrant_lost(stage: Stage) -> None:
 
 @scenario("S4-reentrant-ttl", (MUTEX,))
 def reentrant_ttl(stage: Stage) -> None:
-    """A level with a longer ttl lengthens the hold, where ttls may differ; a level with a shorter ttl changes nothing."""
+    """A level with a longer ttl lengthens the hold, where ttls may differ; a shorter ttl changes nothing."""
     client, ttl = stage.client(), stage.harness.ttl
 
     def level(ttl: float) -> Lease:
@@ -124,7 +124,7 @@ def reentrant_ttl(stage: Stage) -> None:
 
 @scenario("S4-reentrant-ttl-refused", (MUTEX,))
 def reentrant_ttl_refused(stage: Stage) -> None:
-    """A level whose longer ttl gets no answer is not entered, within its timeout, and the outer level stays as it was."""
+    """A level whose longer ttl gets no answer in its timeout is not entered; the outer level is unchanged."""
     client, faults = stage.faulty()
     if client.capabilities.fixed_ttl:
         raise NotApplicable("all claims of a client have one ttl on this store")
@@ -148,7 +148,7 @@ def reentrant_ttl_refused(stage: Stage) -> None:
 
 @scenario("S6-reentrant-told", (MUTEX,))
 def reentrant_told(stage: Stage) -> None:
-    """Each level's own ``on_lost`` is called, set by option or by method; that of a level that was left or collected is not."""
+    """Each level's own ``on_lost`` is called, set by option or method, unless the level was left or collected."""
     client = stage.client()
     told: list[str] = []
     done = threading.Event()

@@ -1,4 +1,4 @@
-"""News that holders and others tell through the note of a claim: the reason, the progress, and requests to release."""
+"""News in the note of a claim: the reason, the progress, and requests to release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["asked", "progress", "reason"]
 
 @scenario("S1-reason", (MUTEX,))
 def reason(stage: Stage) -> None:
-    """The reason of an acquire stands in the claim, beside the user's note, and in the errors of those whom it keeps waiting."""
+    """The reason of an acquire is in the claim, beside the user's note, and in the errors of its waiters."""
     client, other = stage.client(), stage.client()
     lock = stage.holder(client, note={"mine": 1}, reason="nightly reindex")
     lease = stage.take(lock)
@@ -40,7 +40,7 @@ def reason(stage: Stage) -> None:
 
 @scenario("S1-progress", None)
 def progress(stage: Stage) -> None:
-    """``beat`` shows the last of what the holder told, after a renewal, and disturbs neither the renewals nor the user's note."""
+    """``beat`` shows the last progress after a renewal, and disturbs neither renewals nor the user's note."""
     client, other = stage.client(), stage.client()
     lease = stage.take(stage.holder(client, ttl=stage.lasting(3, least=3.0), note={"mine": 1}, reason="kit"))
 
@@ -81,7 +81,7 @@ def progress(stage: Stage) -> None:
 
 @scenario("S1-asked")
 def asked(stage: Stage) -> None:
-    """A holder that is asked to release learns who asks and why, once for each request, and holds on; nobody else is asked."""
+    """A holder asked to release learns who asks and why, once per request, and holds on; nobody else does."""
     leases = stage.fill(ttl=stage.lasting(3, least=3.0))
     other = stage.client()
     lease, rest = leases[0], leases[1:]

@@ -1,4 +1,4 @@
-"""The short form ``with lock:``: each block releases its own lease, in whatever thread and order the blocks end."""
+"""The short form ``with lock:``: a block releases its own lease, in whatever thread and order blocks end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["short_form"]
 
 @scenario("L4-short-form")
 def short_form(stage: Stage) -> None:
-    """``with lock:`` keeps one lease for each thread, and raises LeaseLost at the end if the lock was lost."""
+    """``with lock:`` keeps one lease per thread, and raises LeaseLost at the end if the lock was lost."""
     lock = stage.holder(stage.client(), ttl=stage.harness.ttl, auto_renew=False)
     assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
     with lock:
@@ -42,7 +42,7 @@ def short_form(stage: Stage) -> None:
 
 @scenario("L4-short-form-elsewhere", (SEMAPHORE,))
 def short_form_elsewhere(stage: Stage) -> None:
-    """Each ``with lock:`` releases its own lease and no other, in whatever thread and order the blocks end."""
+    """Each ``with lock:`` releases its own lease only, in whatever thread and order the blocks end."""
     lock = stage.holder(stage.client())
 
     def suspended() -> Generator[Lease, None, None]:
@@ -78,7 +78,7 @@ def short_form_elsewhere(stage: Stage) -> None:
 
 @scenario("L4-short-form-stack", (SEMAPHORE,))
 def short_form_stack(stage: Stage) -> None:
-    """A block of ``contextlib.ExitStack`` releases its own lease, in whatever thread it ends; a stack that is dropped releases it as well."""
+    """A ``contextlib.ExitStack`` releases its own lease, in whatever thread it ends, and when dropped."""
     lock = stage.holder(stage.client())
 
     def entered() -> tuple[ExitStack, Lease]:
@@ -112,7 +112,7 @@ def short_form_stack(stage: Stage) -> None:
 
 @scenario("L4-short-form-by-hand", (SEMAPHORE,))
 def short_form_by_hand(stage: Stage) -> None:
-    """A block that ends in another thread without a known lease raises NotHeld, releases nothing, and its lease lapses with the thread that took it."""
+    """A block ended by a thread with no known lease raises NotHeld; the lease goes with its own thread."""
     lock = stage.holder(stage.client(), ttl=stage.lasting(2))
 
     def entered() -> Lease:

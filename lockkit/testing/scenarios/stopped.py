@@ -26,7 +26,7 @@ _CALLS = ("acquire", "renew", "release", "abandon")
 
 
 class _Stop:
-    """A context manager that stops this process at the n-th line that a store's own code executes; at none for 0.
+    """A context manager that stops this process at the n-th line of a store's own code; 0 for never.
 
     Attributes:
         places: The number of each line of code when it was first reached, and when it was last reached.
@@ -61,7 +61,7 @@ class _Stop:
 
 
 def _calls(stage: Stage, parent: Parent) -> None:
-    """Make the calls that the parent names, stop where it says, and tell at which lines a call can be stopped."""
+    """Make the calls that the parent names, stop where it says, and send the lines where a call can stop."""
     backend = stage.harness.open()
     while True:
         call, at = parent.hear()
@@ -113,7 +113,7 @@ def _stopped(child: Child) -> None:
 
 @scenario("L3-stopped-in-a-call", (MUTEX,))
 def stopped_in_a_call(stage: Stage) -> None:
-    """A client that is stopped (SIGSTOP) anywhere in its code of a call holds up no other client, on the same name or on another."""
+    """A client stopped (SIGSTOP) anywhere in its code of a call delays no other client, on any name."""
     child = stage.child(lambda parent: _calls(stage, parent))
     backend = stage.backend()
     for call in _CALLS:

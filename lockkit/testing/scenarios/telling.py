@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 @scenario("L4-cancelled")
 def cancelled(stage: Stage) -> None:
-    """A wait that another thread cancels ends at once with AcquireCancelled, and leaves nothing in the queue; others wait on."""
+    """A wait that another thread cancels ends at once (AcquireCancelled), leaves no claim; others wait on."""
     leases = stage.fill()
     stop = Cancel()
     lock = stage.newcomer(stage.client())
@@ -40,7 +40,7 @@ def cancelled(stage: Stage) -> None:
 
 @scenario("L4-cancelled-together", (MUTEX,))
 def cancelled_together(stage: Stage) -> None:
-    """A wait for several locks that another thread cancels ends at once, gives back what it held, and leaves no queue."""
+    """A wait for several locks, cancelled by another thread, ends, gives back its holds, leaves no queue."""
     (lease,) = stage.fill()
     client, before = stage.client(), f"!{stage.name}"  # all_of takes it first
     busy, free = stage.newcomer(client), client.lock(before, ttl=stage.harness.ttl)
@@ -62,7 +62,7 @@ def cancelled_together(stage: Stage) -> None:
 
 @scenario("L7-told", (MUTEX,))
 def told(stage: Stage) -> None:
-    """A waiter with ``on_wait`` learns within the poll cap that it has moved forward, also where nothing has woken it."""
+    """A waiter with ``on_wait`` learns within the poll cap that it moved forward, also without a wake."""
     holder = stage.fill()[0]
     stop, seen = Cancel(), list[Waiting]()
     leaver = stage.newcomer(stage.client())

@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 @scenario("S2-unused-together", needs=("min_hold",))
 def together(stage: Stage) -> None:
-    """A lock that ``all_of`` or a pool gives back because another one is busy is free at once, whatever its min_hold."""
+    """A lock that ``all_of`` or a pool gives back as another is busy is free at once, despite min_hold."""
     least, client, pool = 10 * stage.harness.ttl, stage.client(), "kit-pool"
     stage.fill()
     busy = stage.newcomer(client)
@@ -38,7 +38,7 @@ def together(stage: Stage) -> None:
 
 @scenario("S2-unused-unread", needs=("min_hold",))
 def unread(stage: Stage) -> None:
-    """A grant that no caller got (its answer was lost, Ctrl-C came, the time was up) blocks no longer; one that was used does."""
+    """A grant that no caller got (reply lost, Ctrl-C, timeout) blocks no longer; one that was used does."""
     least, part = 10 * stage.harness.ttl, stage.shape.holders[0]
     terms = part.terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl, min_hold=least)
     stepper, faults = faulty_stepper(stage)
@@ -64,7 +64,7 @@ def unread(stage: Stage) -> None:
 
 @scenario("S2-unused-closed", (MUTEX,), needs=("min_hold",))
 def closed(stage: Stage) -> None:
-    """A client that closes while it waits for several locks leaves nothing of those that it held for nobody."""
+    """A client that closes while it waits for several locks leaves none of those it already held."""
     least, client = 10 * stage.harness.ttl, stage.harness.client()
     stage.on_close(client.close)
     stage.fill()

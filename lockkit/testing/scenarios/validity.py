@@ -192,7 +192,7 @@ def short_beside_long(stage: Stage) -> None:
 
 @scenario("S6-silence-is-loss")
 def silence_is_loss(stage: Stage) -> None:
-    """With a store that swallows renewals the loss is reported at the deadline, although a renewal call still hangs."""
+    """If a store swallows renewals, the loss is reported at the deadline, though a renewal still hangs."""
     client, faults = stage.faulty()
     losses = Losses()
     ttl = stage.harness.short_ttl
@@ -214,7 +214,7 @@ def silence_is_loss(stage: Stage) -> None:
 
 @scenario("S11-link-heals-after-loss")
 def heals_after_loss(stage: Stage) -> None:
-    """Renewals arrive and no answer comes back: the hold is LOST, and the claim is removed although its client lives on."""
+    """Renewals arrive but no answer returns: the hold is LOST, the claim removed, though its client lives."""
     client, faults = stage.faulty()
     lives = min(3 * stage.harness.ttl, stage.harness.capabilities.max_ttl)  # through the time without answers
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=lives))
@@ -233,7 +233,7 @@ def heals_after_loss(stage: Stage) -> None:
 
 @scenario("S11-crashed-beside-the-living")
 def crashed_beside_the_living(stage: Stage) -> None:
-    """The claims of a client that vanished end with their ttl, although other clients of its process live on."""
+    """The claims of a vanished client end with their ttl, though other clients of its process live on."""
     dead, alive = stage.client(), stage.client()
     stage.take(stage.holder(dead, ttl=stage.harness.ttl))
     living = stage.take(stage.shape.holders[0].lock(alive, "kit/other", ttl=3 * stage.harness.ttl))
@@ -296,7 +296,7 @@ def evict_now(stage: Stage) -> None:
 
 @scenario("S3-extend")
 def extend(stage: Stage) -> None:
-    """``extend`` lengthens the hold from now on; a time below the present ttl is refused before the store is asked."""
+    """``extend`` lengthens the hold from now on; less than the present ttl is refused without a request."""
     extendable(stage)
     client, faults = stage.faulty()
     ttl = stage.harness.ttl

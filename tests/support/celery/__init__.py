@@ -1,1 +1,1 @@
-"""Real Celery workers for the tests: a broker of their own, and events by which a test waits for what a task does."""
+"""Real Celery workers for the tests: their own broker, and events by which a test follows its tasks."""

@@ -1,4 +1,4 @@
-"""The Celery application of the tests of how tasks end: each task holds a lock, says so on the stage, and ends as it was told."""
+"""The Celery application of the tests of how tasks end: each holds a lock, reports it, and ends as asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.celery.plain import make_app, stage
 __all__ = ["TTL", "app"]
 
 TTL = 90
-"""Seconds after which a claim lapses: longer than any test waits, so that whatever is free before was released or evicted."""
+"""Seconds after which a claim lapses: longer than any test waits, so a lock free before was given up."""
 
 MIN_HOLD = None if os.environ["LOCKKIT_URL"].startswith("zookeeper:") else 5
 """ZooKeeper has none, and a worker with a task that needs one does not start there."""

@@ -1,4 +1,4 @@
-"""The Celery application of the tests of many tasks: each run of a task tells when it held its lock, with which fence."""
+"""The Celery application of the tests of many tasks: each run reports when it held, with which fence."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def turn(self: Any, lock: str, number: int, fence: int = 0) -> int:
 
 
 def _work(self: Any, lock: str, fence: int) -> str:
-    """Hold a lock until the test says how to end; a second run ends by itself. Tells who of the runs before is alive."""
+    """Hold a lock until the test ends it; a second run ends by itself. Reports earlier runs still alive."""
     began, here, task = now(), stage(os.getpid()), self.request.id
     before = here.events("begun", task)
     alive = [one["pid"] for one in before if runs(one["pid"]) and process_start(one["pid"]) == one["started"]]
@@ -144,7 +144,7 @@ def carry(lock: str, what: object) -> str:
 
 @app.task(bind=True, base=LockedTask, name="fleet.look", lock="{lock}")  # type: ignore[untyped-decorator]
 def look(self: Any, lock: str) -> None:
-    """Tell to which ports of which processes the connections of this process and of its parent lead, and wait."""
+    """Report the ports and processes to which this process and its parent are connected, and wait."""
     here = stage(os.getpid())
     here.tell("begun", self.request.id, lock=lock, mine=_ports(os.getpid()), parents=_ports(os.getppid()))
     here.wait_for_word(self.request.id)

@@ -1,4 +1,4 @@
-"""The Celery application of the tests of failure hooks: tasks as the old GPU workers had them, and the same with the new names."""
+"""The Celery application of the tests of failure hooks: tasks of the old GPU workers, old and new names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The meeting point of a test and its tasks: lists in a Redis database, which outlive every process that writes to them.
+"""The meeting point of a test and its tasks: Redis lists, which outlive every process that writes to them.
 
-A task tells what it does with :meth:`Stage.tell`, and waits with :meth:`Stage.wait_for_word` until the test says how to go on. A test waits for events
-instead of sleeping, and reads afterwards in which order they came.
+A task reports its steps with :meth:`Stage.tell`, and waits with :meth:`Stage.wait_for_word` until the test
+lets it go on. A test waits for events instead of sleeping, and reads their order afterwards.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Stage:
     def wait_for_word(self, task: str, patience: float = PATIENCE) -> str:
         """Wait until the test says how the task goes on; ``late`` if it does not say so in time."""
         end = time.monotonic() + patience
-        # Short waits: a signal's handler then runs soon, whatever the client does about an interrupted system call.
+        # Short waits: a handler then runs soon, whatever the client does about interrupted system calls.
         while time.monotonic() < end:
             found = self._redis.blpop([f"stage:word:{task}"], timeout=0.2)
             if found is not None:

@@ -16,8 +16,9 @@ class Torch:
     """The stand-in in the environment of a program.
 
     Args:
-        state: The file that steers it: what happens on each card, by the value of CUDA_VISIBLE_DEVICES: ``wrong``, ``hangs``, ``absent``,
-            ``dies``, or the text of an error. ``*`` is every card without an entry, and ``import`` what happens at the import.
+        state: The file that steers it: what happens on each card, by the value of CUDA_VISIBLE_DEVICES:
+            ``wrong``, ``hangs``, ``absent``, ``dies``, or the text of an error. ``*`` is every other card,
+            and ``import`` the import.
     """
 
     def __init__(self, state: Path) -> None:

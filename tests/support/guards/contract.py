@@ -1,4 +1,4 @@
-"""Tests of any gate before a value in bytes, on its real resource. The test file of each resource inherits them."""
+"""Tests of any gate before a value in bytes, on its real resource. The test file of each inherits them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Made = Callable[..., FenceGate]
 
 
 class GateContract:
-    """Needs a fixture ``make``, which returns gates before one value that nobody has opened yet, each with a client of its own."""
+    """Needs a fixture ``make``, which returns gates before one unopened value, each with its own client."""
 
     def test_a_holder_reads_what_it_has_written(self, make: Made) -> None:
         with make().open(FakeLease(3)) as guarded:

@@ -23,7 +23,7 @@ class Outcomes(NamedTuple):
     unknown: int
 
     def fit(self, value: int) -> bool:
-        """Whether the counter may have this value: no update that was written is lost, and none that was refused is in it."""
+        """Whether the counter may have this value: it lacks no written update, and has no refused one."""
         return self.written <= value <= self.written + self.unknown
 
 
@@ -33,8 +33,8 @@ class _Network:
     Args:
         inner: The resource.
         pause: Called before each request.
-        faults: 0 nothing; 1 the request is lost; 2 the answer is lost; 3 a second copy arrives later; 4 the request itself does. From
-            5 on the same, and the holder does not ask again.
+        faults: 0 nothing; 1 the request is lost; 2 the answer is lost; 3 a second copy arrives later; 4
+            the request itself does. From 5 on the same, and the holder does not ask again.
         late: Requests that are still under way, of all holders.
     """
 

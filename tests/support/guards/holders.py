@@ -1,7 +1,6 @@
-"""Holders that increment one register, each paused wherever a schedule says so: before any request, for as long as others need.
+"""Holders that increment one register, each paused by a schedule before any request, for any time.
 
-Each holder believes that it holds, as a process does that was stopped just after it had checked its lease. So only the register itself
-can refuse.
+Each believes that it holds, like a process stopped after a check of its lease. Only the register can refuse.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Register(Protocol):
     """One counter on a real resource, and the ways to it.
 
     Attributes:
-        refusals: Errors of a request that definitely had no effect, such as a row that another transaction has locked.
+        refusals: Errors of a request that surely had no effect, such as a row locked by a transaction.
     """
 
     refusals: tuple[type[Exception], ...]
@@ -41,7 +40,7 @@ class Register(Protocol):
     def opened(
         self, fence: int, pause: Callable[[], None]
     ) -> tuple[Callable[[], int], Callable[[int], None]]:
-        """Open the counter through its gate; functions that read it and write it. ``pause`` is called before each request."""
+        """Open the counter's gate; returns its reader and writer. ``pause`` is called before each request."""
 
     def unguarded(self, pause: Callable[[], None]) -> tuple[Callable[[], int], Callable[[int], None]]:
         """The same without a gate."""
@@ -54,7 +53,7 @@ class Turns:
     """Threads of which one runs at a time. A schedule says which, each time that the running one pauses.
 
     Args:
-        schedule: Numbers; each picks one of those that still run, modulo their number. At its end the first that runs goes on.
+        schedule: Numbers; each picks a running thread, modulo their number. At its end the first goes on.
     """
 
     def __init__(self, schedule: Sequence[int]) -> None:
@@ -126,14 +125,14 @@ def lost(register: Register, schedule: Sequence[int], *, guarded: bool = True, h
 
 
 def lost_in_some_run(register: Register, *, guarded: bool = True) -> bool:
-    """Whether two holders lose an update under any schedule of two switches. One after the other they lose none."""
+    """Whether two holders lose an update in any schedule of two switches. In sequence they lose none."""
     alone = lost(register, [], guarded=guarded)
     assert (alone, register.value()) == (0, 2)
     return any(lost(register, schedule, guarded=guarded) for schedule in two_switches())
 
 
 def two_switches() -> Iterator[list[int]]:
-    """Schedules of two holders: the first runs for a while, then the second, then the first again to its end."""
+    """Schedules of two holders: the first runs for a while, then the second, then the first to its end."""
     for first in range(1, 11):
         for second in range(1, 11):
             yield [0] * first + [1] * second

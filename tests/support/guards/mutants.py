@@ -27,7 +27,7 @@ def takes_late_requests(stored: Record | None, asked: Record) -> Verdict:
 
 
 class Blind:
-    """A resource that answers each look with the record of the last step that it was asked for: the look does not compare, either."""
+    """A resource that answers each look with the record of its last step: the look does not compare."""
 
     asked: Record | None = None
 

@@ -1,4 +1,4 @@
-"""etcd under test: real servers, shared by all harnesses of a kind in a process; each harness begins with empty ones."""
+"""etcd under test: real servers, shared by all harnesses of a kind in a process, emptied for each harness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PREFIX = "lockkit/"
 _KINDS = {"q": "claims", "c": "notes", "r": "records"}
 
 
-@functools.cache  # one for all harnesses of a kind, or every example would start one; a forked child has its parent's
+@functools.cache  # one for all harnesses of a kind, not one per example; a forked child has its parent's
 def _started(kind: type[EtcdHarness]) -> Any:
     return kind.start()
 
@@ -113,7 +113,7 @@ class EtcdHarness(Harness):
                     value["capacity"],
                     self.clock.now() + left + 1.0,
                     bool(value.get("evicted")),
-                    # Rounded towards 0: a lease that is over, and not removed yet, has 0 s left for up to a second.
+                    # Rounded towards 0: a lease that is over but not removed has 0 s left for up to a second.
                     earliest=before + left - (left == 0),
                 )
             )
@@ -146,11 +146,12 @@ class Etcd3Harness(EtcdHarness):
 
     @classmethod
     def start(cls) -> Any:
-        """Import the library as well, which on a busy machine takes longer than a request of the first scenario may."""
+        """Import the library too, which can take longer on a busy machine than a first request may."""
         from lockkit_etcd3 import forks, library
 
         library.load()
-        assert forks._here.supported, "something has imported gRPC before lockkit did"  # noqa: SLF001 (or each child would say so)
+        # Or each child would report it.
+        assert forks._here.supported, "something has imported gRPC before lockkit did"  # noqa: SLF001
         return super().start()
 
 

@@ -1,4 +1,4 @@
-"""Redis under test: real servers, shared by all harnesses of a kind in a process, a database for each harness."""
+"""Redis under test: real servers, shared by all harnesses of a kind in a process; a database for each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PASSING = (b"f", b"g")
 _databases = itertools.cycle(range(DATABASES))
 
 
-@functools.cache  # one for all harnesses of a kind, or every example would start one; a forked child has its parent's
+@functools.cache  # one for all harnesses of a kind, not one per example; a forked child has its parent's
 def _started(kind: type[RedisHarness]) -> Any:
     return kind.start()
 
@@ -40,8 +40,7 @@ def _started(kind: type[RedisHarness]) -> Any:
 class RedisHarness(Harness):
     """A database of a real server, which runs on a clock that the test moves where there is a C compiler.
 
-    ``LOCKKIT_TEST_REDIS=valkey-server`` takes another program. One harness of a kind is played at a time: they share
-    the clock.
+    ``LOCKKIT_TEST_REDIS=valkey-server`` takes another program. Harnesses of a kind share a clock in turns.
     """
 
     name = "redis"
@@ -60,8 +59,7 @@ class RedisHarness(Harness):
         if self._servers.clock is not None:
             self._servers.clock.reset()
             self.clock = self._shifted
-        # The server counts from the epoch, the clients from the start of the machine. Measured once: what is stored
-        # must read the same as long as it is the same.
+        # The server counts from the epoch, the clients from boot. Measured once: equal times must read equal.
         self._epoch = SYSTEM.wall() - SYSTEM.now()
         self._looks: dict[RedisServer, Any] = {node: node.connect(db=self._db) for node in self.nodes()}
         self.wipe()
@@ -167,7 +165,7 @@ class RedisClusterHarness(RedisHarness):
 
 
 class RedisSentinelHarness(RedisHarness):
-    """A primary that three sentinels name, and a replica that has to have each grant; nothing fails over here."""
+    """A primary named by three sentinels, and a replica that must have each grant; no failover here."""
 
     examples = (25, 40) if RedisHarness.virtual else (6, 15)
 

@@ -1,4 +1,4 @@
-"""A store on compare-and-swap registers of a server with a clock of its own: the smallest store on lockkit.store.documents."""
+"""The smallest store on lockkit.store.documents: compare-and-swap registers, and a server's own clock."""
 
 from __future__ import annotations
 

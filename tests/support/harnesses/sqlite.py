@@ -21,7 +21,7 @@ _FAR = 1 << 60
 
 
 class SqliteHarness(Harness):
-    """One database file. Its clients are in one process, so a crashed one keeps its pulse: then the ttl rules.
+    """One database file. A crashed client keeps its pulse in this process: then the ttl rules.
 
     What a real death does is shown by ``tests/crash`` with processes.
     """

@@ -1,4 +1,4 @@
-"""ZooKeeper under test: real servers with short ticks, shared by all harnesses of a kind in a process; a chroot for each."""
+"""ZooKeeper under test: real servers with short ticks, shared by a kind's harnesses; a chroot for each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RESIZE = re.compile(r"resize-(\d+)-(?:\d+|all)-(\d+)")
 _chroots = itertools.count()
 
 
-@functools.cache  # one for all harnesses of a kind, or every example would start one; a forked child has its parent's
+@functools.cache  # one for all harnesses of a kind, not one per example; a forked child has its parent's
 def _started(kind: type[ZooKeeperHarness]) -> tuple[Any, Any]:
     servers = kind.start()
     stack = ExitStack()
@@ -49,7 +49,7 @@ def claims_of(store: Any) -> list[tuple[Any, Any]]:
 
 
 def only_watches(monkeypatch: Any) -> None:
-    """Have the heartbeats of waiting claims notice nothing, so that a watch alone can let one in, whenever that is on a busy machine.
+    """Have heartbeats of waiting claims notice nothing: only a watch can let one in, however late.
 
     But a wait with ``on_wait`` asks the store at each poll cap.
     """
@@ -72,9 +72,8 @@ def vanish(store: Any) -> None:
 class ZooKeeperHarness(Harness):
     """A chroot of a real server, in real time.
 
-    What ZooKeeper itself does not know, the deadline of a claim, is asked of the backends of this process: it is they who
-    remove a claim whose owner is silent while their session lives. The claims of a client that crashed stand at least until
-    its session may have ended.
+    ZooKeeper does not know a claim's deadline, so the backends of this process are asked: they remove a claim
+    whose owner is silent while their session lives. A crashed client's claims stay while its session may live.
     """
 
     name = "zookeeper"

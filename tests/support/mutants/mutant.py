@@ -58,12 +58,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One deliberate mistake, and what must notice it: an invariant of the simulation, scenarios of the kit, or both.
+    """One deliberate mistake, and what must notice it: a simulation invariant, kit scenarios, or both.
 
     Attributes:
         what: The mistake, in words.
-        killed_by: The broken promise of the simulation that kills it; empty if only the kit can. Others may notice it too; they
-            do not count.
+        killed_by: The broken promise of the simulation that kills it; empty if only the kit can. Other
+            promises may notice it too, but do not count.
         setup: Where it shows: a key of :data:`~support.simulation.SETUPS`.
         faults: What it takes to show.
         patch: Makes the mistake while the context lasts.

@@ -93,7 +93,7 @@ def scenarios(name: str) -> list[Scenario]:
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Let scenarios wait for eight seconds, and not for 30: most mistakes are noticed because something never comes.
+    """Let scenarios wait for 8 seconds instead of 30: most mistakes show as something that never comes.
 
     Not for scenarios that should hold. On a busy machine they would fail.
     """

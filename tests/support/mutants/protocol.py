@@ -417,7 +417,7 @@ def sees_own_weights_only() -> Iterator[None]:
 
 @contextmanager
 def one_budget_for_all() -> Iterator[None]:
-    """One batch holds everybody who is due, and takes no longer than the one in the greatest hurry can wait."""
+    """One batch holds everybody who is due, and takes no longer than the most urgent one can wait."""
 
     def batch(members: list[Member], now: float, longest: float) -> tuple[list[Member], list[Member], float]:
         return (

@@ -1,4 +1,4 @@
-"""Deliberate mistakes in the scripts of the Redis store: what is replaced by what, and which scenario of the kit notices."""
+"""Deliberate mistakes in the Redis store's scripts: replacements, and the kit scenarios that notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes inside a store: patches of the memory store, and of the model of the embedded store's statements."""
+"""Mistakes inside a store: patches of the memory store, and of the model of the embedded store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host with NVIDIA cards that do not exist: NVIDIA's own Python module on a driver library that is compiled here and steered by a file."""
+"""A host with imaginary NVIDIA cards: NVIDIA's Python module on a driver library steered by a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CARD: Mapping[str, object] = {
 
 
 def build(folder: Path, *, without: Sequence[str] = ()) -> Path:
-    """Compile the library into a folder. Calls that are left out are as absent as in an old driver. Needs a C compiler."""
+    """Compile the library into a folder, without some calls, as an old driver. Needs a C compiler."""
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / "libnvidia-ml.so.1"
     script = folder / "exports"
@@ -92,7 +92,7 @@ class Host:
         new.replace(self._state)
 
     def calls(self) -> list[str]:
-        """The calls of the library since this was last asked. A program may note more meanwhile, so the file stays, and what was read is counted."""
+        """The library's calls since the last time. Programs may append, so the file stays."""
         if not self._log.exists():
             return []
         with self._log.open("rb") as file:
@@ -116,7 +116,7 @@ class Host:
 
 
 class Looker:
-    """A process with one provider. Each method is performed there; DevicesUnavailable comes back as ``{"unavailable": text}``."""
+    """A process that calls one provider's methods. DevicesUnavailable is ``{"unavailable": text}``."""
 
     script = ACTOR
 
@@ -154,6 +154,6 @@ class Looker:
 
 
 class Requester(Looker):
-    """A process with one client and the pool of the host's cards. LockkitError comes back as ``{"error": type, "told": text, "hint": text}``."""
+    """A process with the host's pool. Errors: ``{"error": type, "told": text, "hint": text}``."""
 
     script = REQUESTER

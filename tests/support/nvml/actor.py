@@ -1,4 +1,4 @@
-"""A program that looks at NVIDIA's cards: each row of its input is a command, each row of its output the answer."""
+"""A program that looks at NVIDIA's cards: each input row is a command, each output row its answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def look(patience: float) -> object:
 
 
 def faulty(patience: float) -> object:
-    """The faults of each card in a look that is given up after a while, and whether the driver reaches the card."""
+    """The faults of each card in a look with this patience, and whether the driver reaches the card."""
     found = snapshots.look([provider], snapshots.Looking(patience))
     return {one.uuid or one.index: [one.unreachable, *one.faults] for one in found.devices}
 

@@ -1,4 +1,4 @@
-"""A program that asks for cards of a host: each row of its input is a command, each row of its output the answer."""
+"""A program that asks for cards of a host: each input row is a command, each output row its answer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def waiters(uuid: str) -> object:
 
 def child() -> int:
     """The pid of a process that this one has started, and that ignores TERM."""
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(1, flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -36,7 +36,7 @@ class Certificates:
         ca: What clients must trust, and what signs the others. All are paths of PEM files.
         server: With ``server_key``.
         client: With ``client_key``; its common name is ``lockkit-client``.
-        nameless: With ``nameless_key``; a client's, without a name. The gateway of an etcd with users takes no other.
+        nameless: With ``nameless_key``; a client's without a name, for the gateway of etcd with users.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ class Count(NamedTuple):
 
 
 def _of_redis(data: bytearray) -> int:
-    """Take the complete commands, arrays of bulk strings, from the beginning of some bytes. Returns their number."""
+    """Take the complete commands (arrays of bulk strings) from the start of some bytes; returns how many."""
     found = 0
     while (head := re.match(rb"\*(\d+)\r\n", data)) is not None:
         at = head.end()

@@ -39,11 +39,12 @@ class Place:
 
 
 class EtcdServer(Member[Place]):
-    """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
+    """One server on 127.0.0.1, in a temporary folder, that keeps its data without waiting for the disk.
 
     Starts when made; a context manager that stops it and removes its folder::
 
-        with EtcdServer(quota_backend_bytes=1 << 20, users=[EtcdUser("guest", "secret", {"app/": "READ"})]) as server:
+        guest = EtcdUser("guest", "secret", {"app/": "READ"})
+        with EtcdServer(quota_backend_bytes=1 << 20, users=[guest]) as server:
             server.call("kv/put", {"key": b"app/key", "value": b"value"})
             connect(server.url(user="guest", password="secret"))
     """
@@ -128,7 +129,7 @@ class EtcdServer(Member[Place]):
         return int(answer["header"]["revision"])
 
     def compact(self, revision: int | None = None) -> int:
-        """Make it forget what was before a revision, by default before the last one. Returns that revision."""
+        """Make it forget all before a revision, by default before the last one. Returns that revision."""
         at = self.revision if revision is None else revision
         self.call("kv/compaction", {"revision": at, "physical": True})
         return at
@@ -156,7 +157,7 @@ class EtcdServer(Member[Place]):
             self.call("maintenance/alarm", {**each, "action": "DEACTIVATE"})
 
     def ctl(self, *words: str) -> str:
-        """Run ``etcdctl`` with these words, as :data:`ROOT` where there are users, and return what it printed.
+        """Run ``etcdctl``, as :data:`ROOT` where there are users, and return its output.
 
         Raises:
             ServerMissing: ``etcdctl`` is not installed.
@@ -176,13 +177,13 @@ class EtcdServer(Member[Place]):
         return done.stdout
 
     def requests(self) -> int:
-        """How many requests clients have sent so far, by its own count; a stream is one, whatever is said on it."""
+        """How many requests clients have sent so far, by the server's count; a stream counts as one."""
         return self._gateway.counted("grpc_server_started_total")
 
     def until_serves_peers(self) -> None:
         """Wait until another new member may start.
 
-        That one asks all others whether it is new, and waits a second for each that listens but does not answer yet.
+        A new member asks all others, and waits a second for each that listens but does not answer yet.
 
         Raises:
             ServerFailed: The server has ended, or takes too long.
@@ -236,8 +237,8 @@ class EtcdServer(Member[Place]):
             "initial-cluster": ",".join(
                 f"{each.name}={each.peer_url}" for each in self._among or [self.place]
             ),
-            # Milliseconds. Alone it has none to be too slow for; in a cluster half a second is what a busy machine
-            # may take without a change of leaders. Either way the shortest lease stays at one second.
+            # Milliseconds. A single server has none to wait for; in a cluster a busy machine may take half a
+            # second without a change of leaders. Either way the shortest lease stays at one second.
             "heartbeat-interval": 50 if self._among else 10,
             "election-timeout": 500 if self._among else 100,
             "unsafe-no-fsync": "true",

@@ -43,7 +43,7 @@ class EtcdUser:
     """Somebody with a role of the same name.
 
     Attributes:
-        rights: ``READ``, ``WRITE`` or ``READWRITE``, for all keys that begin with this; with ``""``, for all keys.
+        rights: ``READ``, ``WRITE`` or ``READWRITE``, by prefix of keys; ``""`` for all keys.
     """
 
     name: str

@@ -70,7 +70,7 @@ class LedGroup(Group, Generic[M]):
         raise NotImplementedError
 
     def _start_somewhere(self, begin: Callable[[], None]) -> None:
-        """Begin, on free ports, and again if somebody else has taken one of them meanwhile. If that fails, all are ended."""
+        """Start on free ports, again if one was taken meanwhile. If that fails, all members are ended."""
         self.members = []
         try:
             for _ in range(10):

@@ -13,7 +13,7 @@ __all__ = ["PrometheusServer"]
 
 
 class PrometheusServer(ConfiguredServer):
-    """One Prometheus on loopback, which scrapes some addresses four times a second and evaluates rules once a second.
+    """One Prometheus on loopback that scrapes addresses four times a second and evaluates rules each second.
 
     Args:
         targets: The addresses to scrape, ``host:port``.

@@ -24,7 +24,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Flow:
-    """The bytes under way from one end of a connection to the other, in order, and the closing of that end."""
+    """The bytes under way from one end of a connection to the other, in order, and that end's close."""
 
     def __init__(self, proxy: Proxy, *, to_server: bool) -> None:
         self.to_server = to_server
@@ -96,8 +96,7 @@ class _End(asyncio.Protocol):
 class Proxy:
     """A loopback port that passes on what comes to a server, and back; a context manager that closes it.
 
-    A held proxy delivers nothing and loses nothing: neither end notices, also not that the other has closed. Connections
-    that are opened meanwhile are accepted.
+    A held proxy delivers and loses nothing: neither end notices, even a close. It accepts connections.
 
     Attributes:
         port: Where it listens.
@@ -115,8 +114,8 @@ class Proxy:
         Args:
             server: The host and port to pass everything on to.
             delay: See above.
-            patience: Seconds for which a server may refuse before the one who connected is reset. That one has seen
-                its connection accepted already, and may take a reset for worse than a refusal.
+            patience: Seconds for which a server may refuse before the client is reset. The client has
+                seen its connection accepted, and may take a reset for worse than a refusal.
         """
         self.opened = 0
         self.delay = delay
@@ -152,7 +151,7 @@ class Proxy:
         self._do(lambda: self.held.update([True] * to_server + [False] * to_client))
 
     def hold_behind(self, last: Callable[[bytes], bool]) -> None:
-        """Deliver one more piece towards the server for which this is true, and nothing behind it until :meth:`heal`."""
+        """Deliver up to the next piece to the server for which this is true, then none until :meth:`heal`."""
         self._last = last
 
     def cut(self) -> None:

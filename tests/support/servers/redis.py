@@ -18,11 +18,12 @@ __all__ = ["RedisServer"]
 
 # fmt: off
 _NOT_BY_CLIENTS = frozenset({
-    "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "pttl", "publish", "set", "time",
+    "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "pttl",
+    "publish", "set", "time",
     "zadd", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
 })
 # fmt: on
-"""Commands that scripts call, which the server counts as if clients had sent them; and the command that asks for the count."""
+"""Commands of scripts, which the server counts like those of clients; and the one that asks for counts."""
 
 
 class RedisServer(Server):
@@ -54,10 +55,10 @@ class RedisServer(Server):
 
         Args:
             program: ``redis-server`` or ``valkey-server``; by default the first that is installed.
-            tls: The port speaks TLS only, and wants a client's certificate (``tls_auth_clients="optional"`` does not).
+            tls: TLS only, with a client's certificate unless ``tls_auth_clients="optional"``.
             clock: Give it a clock of its own, or this one.
             login: User and password for :meth:`cli`, where the default user may not do everything.
-            as_sentinel: Whether the server is a sentinel, told what to watch by ``sentinel=["monitor ...", ...]``.
+            as_sentinel: Whether the server is a sentinel, configured by ``sentinel=["monitor ..."]``.
             lines: Further lines of its configuration, ``-`` written as ``_``; several of a kind in a list.
 
         Raises:
@@ -87,7 +88,7 @@ class RedisServer(Server):
         return self._port
 
     def url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
-        """The server's URL over TCP; ``rediss:`` with TLS. The client is told the TLS files in another way."""
+        """The server's URL over TCP; ``rediss:`` with TLS. The client gets the TLS files in another way."""
         scheme = "rediss" if self.certificates else "redis"
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}://{login}{self.address}/{db}"
@@ -117,8 +118,7 @@ class RedisServer(Server):
     def restart(self, *, lose_data: bool) -> None:
         """Start it again on the same port, with its data or empty.
 
-        Without ``lose_data`` a server that runs saves first; of one that was killed there is what its configuration
-        made it write.
+        Without ``lose_data`` a running server saves first; a killed one has what its configuration saved.
         """
         if lose_data:
             self.kill()
@@ -178,7 +178,7 @@ class RedisServer(Server):
         return int(seconds) + int(micros) / 1e6
 
     def commands(self) -> Mapping[str, Mapping[str, str]]:
-        """The server's count of each command: ``calls``, ``usec``, ... Commands that scripts called are among them."""
+        """The server's count of each command: ``calls``, ``usec``, ...; those from scripts included."""
         lines = self.cli("INFO", "commandstats").decode().splitlines()
         return {
             name.removeprefix("cmdstat_"): dict(fact.split("=", 1) for fact in facts.split(","))
@@ -231,7 +231,7 @@ class RedisServer(Server):
         if not self._mode:
             lines |= {"save": '""', "appendonly": "no"}
         if self.clock:
-            # jemalloc's thread waits until a time of this clock: where that is past by the machine's, it keeps a processor busy.
+            # jemalloc's thread waits for a time of this clock; a past one would keep a processor busy.
             lines |= {"jemalloc-bg-thread": "no"}
         if self.certificates:
             lines |= {

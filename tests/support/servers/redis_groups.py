@@ -181,9 +181,9 @@ class RedisCluster(_Group):
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move a slot with its keys, and wait until every node has heard of it from the target.
 
-        A node that takes a slot raises its epoch above all that it knows. One that takes the slot back before it knows the epoch of
-        the move before would stay below it, and lose the slot again as soon as that message comes: each of the two names the other
-        then, for good. On a quiet machine the message may come tens of milliseconds after the answer to the command.
+        A node that takes a slot raises its epoch above all that it knows. If it takes the slot back before it
+        knows the epoch of the move before, it stays below, and loses the slot when that message comes: then
+        each of the two names the other, for good. The message may come tens of milliseconds after the answer.
         """
         with self.on_its_way(slot, source, target):
             for key in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):

@@ -175,7 +175,7 @@ class Member(Server, Generic[P]):
             self.until_ready()
 
     def restart(self, *, lose_data: bool) -> None:
-        """Start it again on the same port, with its data or empty (but for its users). For a server on its own."""
+        """Start a single server again on the same port, with its data or empty (but for its users)."""
         if lose_data:
             self.kill()
             shutil.rmtree(self._data, ignore_errors=True)

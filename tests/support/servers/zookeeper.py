@@ -44,7 +44,7 @@ class Place:
 
 
 class ZooKeeperServer(Member[Place]):
-    """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
+    """One server on 127.0.0.1, in a temporary folder, that keeps its data without waiting for the disk.
 
     Starts when made; a context manager that stops it and removes its folder::
 
@@ -78,9 +78,9 @@ class ZooKeeperServer(Member[Place]):
             longest_session: Seconds; what it is at most.
             tls: Clients that go by the URL must speak TLS.
             client_certificates: With ``tls``: and must show a certificate of its authority.
-            users: The users that may log in by SASL (DIGEST-MD5), with passwords. A client that does not log in is not turned away:
-                that is for ACLs, or for ``enforce_auth_enabled="true", enforce_auth_schemes="sasl"``. The scheme
-                ``digest`` takes any name and password and needs no word here.
+            users: The users that may log in by SASL (DIGEST-MD5), with passwords. ACLs keep out others, or
+                ``enforce_auth_enabled="true", enforce_auth_schemes="sasl"``. The scheme ``digest`` takes any
+                name and password.
             place: Where it is, as one member of an ensemble. Whoever starts that waits until it is ready.
             among: The places of all members, as this one is to see them.
             lines: Further lines of its configuration, ``.`` written as ``_``: ``jute_maxbuffer=4096``.
@@ -117,7 +117,7 @@ class ZooKeeperServer(Member[Place]):
     # -- what happens to it
 
     def expire(self, client_id: tuple[int, bytes]) -> None:
-        """End a session, as if it had been silent for too long: its nodes vanish, and its client finds it expired.
+        """End a session, as if silent for too long: its nodes vanish, and its client finds it expired.
 
         Args:
             client_id: Session and password, as ``KazooClient.client_id`` has them.
@@ -141,7 +141,7 @@ class ZooKeeperServer(Member[Place]):
 
     @contextlib.contextmanager
     def connect(self, chroot: str = "") -> Iterator[Any]:
-        """A started ``KazooClient`` that may do everything, not the backend under test; it is closed in the end."""
+        """A started ``KazooClient`` with all rights, not the backend under test; closed in the end."""
         from kazoo.client import KazooClient
 
         from support.servers.zookeeper_polling import Polling
@@ -179,7 +179,7 @@ class ZooKeeperServer(Member[Place]):
 
     @property
     def mode(self) -> str | None:
-        """The server's role: ``standalone``, ``leader``, ``follower``; None while it serves nobody or does not run."""
+        """The server's role: ``standalone``, ``leader``, ``follower``; None while it serves nobody."""
         try:
             answer = self.word("srvr")
         except OSError:
@@ -223,7 +223,7 @@ class ZooKeeperServer(Member[Place]):
         )
 
     def _configuration(self) -> dict[str, object]:
-        # What ZooKeeper does not know by name it takes for a property of the same name with `zookeeper.` before it.
+        # ZooKeeper takes an unknown name for a property of that name with `zookeeper.` before it.
         shortest, longest = self._sessions
         lines: dict[str, object] = {
             "tickTime": round(self.tick * 1000),

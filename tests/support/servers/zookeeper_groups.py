@@ -21,8 +21,8 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
     """Members of ZooKeeper.
 
     Attributes:
-        proxies: With ``proxied``, what each follower hears its leader through, by their numbers: ``proxies[1, 3]`` is in use
-            while 1 follows 3.
+        proxies: With ``proxied``, the proxies between followers and leaders, by their numbers:
+            ``proxies[1, 3]`` is in use while 1 follows 3.
     """
 
     proxies: dict[tuple[int, int], Proxy]
@@ -32,7 +32,7 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
 
         Args:
             size: How many members.
-            proxied: Lay a proxy between any two members, so that a follower can be cut from its leader, or lag.
+            proxied: Put a proxy between any two members, so that a follower can be cut off, or lag.
             options: The options of every member, see :class:`~support.servers.zookeeper.ZooKeeperServer`.
 
         Raises:
@@ -75,23 +75,23 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
     # -- who hears whom
 
     def cut_off(self, follower: ZooKeeperServer) -> None:
-        """Let a follower and its leader hear no more of each other; neither is told, and its clients still reach it.
+        """Cut a follower and its leader from each other, unnoticed; clients still reach the follower.
 
         It serves on until ``syncLimit`` ticks after it last heard its leader, and then nobody.
         """
         self._proxy(follower).hold()
 
     def isolate(self, leader: ZooKeeperServer) -> None:
-        """Let a leader and all others hear no more of each other, without telling either, until they are healed.
+        """Cut a leader and all others from each other, without notice to either, until they are healed.
 
-        The others elect another leader ``syncLimit`` ticks later. At about that time the old one finds out, unless it is paused.
+        The others elect another leader ``syncLimit`` ticks later, when the old one finds out unless paused.
         """
         for pair, proxy in self.proxies.items():
             if leader.place.number in pair:
                 proxy.hold()
 
     def depose(self, leader: ZooKeeperServer) -> ZooKeeperServer:
-        """Isolate a leader, and start all others again without it, as after a power cut on their side. Returns the new leader.
+        """Isolate a leader and restart all others without it, as by a power cut. Returns the new leader.
 
         The old one does not know, and goes on for ``syncLimit`` ticks.
         """
@@ -108,14 +108,14 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
         return next(each for each in others if each.mode == "leader")
 
     def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
-        """Let the leader hear one more request of a follower's clients, and nothing behind it; what it says arrives.
+        """Let the leader hear one more request of a follower's clients, and no more; its own messages arrive.
 
-        So the leader learns of no more sessions that the follower heard of: that comes with the answers to its pings.
+        So the leader learns of no more sessions of the follower: those come with the answers to its pings.
         """
         self._proxy(follower).hold_behind(lambda piece: piece.startswith(REQUEST))
 
     def lag(self, follower: ZooKeeperServer, seconds: float) -> None:
-        """Let a follower hear of everything so much later. Less than ``syncLimit`` ticks, or it is given up."""
+        """Delay all that a follower hears. Less than ``syncLimit`` ticks, or the follower is given up."""
         self._proxy(follower).delay = seconds
 
     def heal(self) -> None:

@@ -14,8 +14,8 @@ __all__ = ["Polling"]
 class Polling(SequentialThreadingHandler):  # type: ignore[misc]
     """kazoo's handler, with as many descriptors at each moment.
 
-    kazoo's own version opens an epoll object for each wait. A test that counts the descriptors of its process would count it
-    at one moment and miss it at another.
+    kazoo's own version opens an epoll object for each wait, which a test that counts the descriptors of its
+    process would count at one moment and miss at another.
     """
 
     def select(

@@ -13,7 +13,7 @@ from support.servers.programs import find_program
 
 __all__ = ["SUPER", "java_command", "login_file", "tls_lines", "zookeeper_installed"]
 
-# The manifest of the first names the others that it wants, but for those of TLS; without a logger it is silent.
+# The manifest of the first names the others it needs, but for those of TLS; without a logger it is silent.
 JARS = [Path("/usr/share/java") / f"{name}.jar" for name in ("zookeeper", "slf4j-simple")]
 TLS_JARS = [Path("/usr/share/java") / f"netty-{name}.jar" for name in ("codec", "resolver")]
 # It is to start fast and stay small; how fast it gets after minutes is of no use to a test.
@@ -30,7 +30,7 @@ def zookeeper_installed() -> bool:
 
 
 def java_command(folder: Path, config: Path, properties: Mapping[str, object]) -> list[str]:
-    """The command that starts a server with a configuration file; the server keeps its own files in the folder.
+    """The command that starts a server with a configuration file; the server's own files go to the folder.
 
     Raises:
         ServerMissing: There is no Java.

@@ -1,4 +1,4 @@
-"""A proxy that understands what ZooKeeper's clients say: it counts their requests, and breaks at one of them."""
+"""A proxy that parses the traffic of ZooKeeper's clients: it counts their requests, and breaks at one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from support.servers.zookeeper_session import HEADER, LENGTH
 __all__ = ["ZooKeeperProxy"]
 
 KINDS = {
-    1: "create", 2: "delete", 3: "exists", 4: "getData", 5: "setData", 6: "getACL", 7: "setACL", 8: "getChildren",
+    1: "create", 2: "delete", 3: "exists", 4: "getData", 5: "setData", 6: "getACL", 7: "setACL",
+    8: "getChildren",
     9: "sync", 11: "ping", 12: "getChildren2", 13: "check", 14: "multi", 15: "create2", 19: "createContainer",
     100: "auth", 101: "setWatches", 102: "sasl", 105: "setWatches2", -11: "closeSession",
 }  # fmt: skip
@@ -71,7 +72,7 @@ class ZooKeeperProxy(Proxy):
 
         Args:
             kinds: See ``asked``.
-            delivered: The server has the request and answers it, but the answer is lost. If not, the request is.
+            delivered: Whether the answer is lost, instead of the request.
 
         Returns:
             Set when the connection has been reset.

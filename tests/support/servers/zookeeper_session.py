@@ -107,7 +107,7 @@ class Session:
                 return Answer(zxid, error, frame[REPLY.size :])
 
     def ping(self) -> Answer:
-        """Send a ping, as every client does when it has nothing else to send; the member answers it without asking others."""
+        """Send a ping, as an idle client does; the member answers it without asking others."""
         return self.ask(PING)
 
     def sync(self, path: str = "/") -> Answer:

@@ -1,4 +1,4 @@
-"""Actors, each of which drives a protocol generator in the simulation, one effect a step, as the thread driver does in one go."""
+"""Actors that drive protocol generators in the simulation, one effect a step; the thread driver runs on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Actor:
 
     Attributes:
         request: Sent, and not answered yet.
-        fuse: After so many more readings of the clock an :class:`Interrupt` hits the generator itself; None for never.
+        fuse: Readings of the clock until an :class:`Interrupt` hits the generator itself; None for never.
     """
 
     def __init__(self, client: Client, label: str) -> None:

@@ -1,4 +1,4 @@
-"""A client's background threads as actors, which run what ships: the heartbeat, the deadlines, the orphan list."""
+"""A client's background threads as actors, with the shipped code: heartbeat, deadlines, orphan list."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _HELPERS = 1
 
 
 class _Remover(Actor):
-    """A thread that removes the claims of an orphan list, one request at a time; see :class:`lockkit.drivers.orphans.Orphans`."""
+    """A thread that removes an orphan list's claims singly; see :class:`lockkit.drivers.orphans.Orphans`."""
 
     def __init__(self, client: Client, label: str, orphans: OrphanList) -> None:
         super().__init__(client, f"{client.name} {label}")

@@ -175,7 +175,7 @@ class Checks:
                         world.violated("S6-early", f"{request} gives the holder no time to learn of its loss")
 
     def _says_rightly(self, request: Request, claim: Claim, acquisition: int) -> None:
-        """A claim is removed as unused exactly if no caller got it, and nobody may still get it as one that was lost."""
+        """Only a claim that no caller got is removed as unused; if it was lost, it may end ungracefully."""
         hold = self._grants.get(acquisition)
         if acquisition in self._handed:
             right = request.how(claim.token) != "unused"
@@ -217,7 +217,7 @@ class Checks:
         for place, row in enumerate(rows):
             was = before.get(row.token)
             if was is not None and row.fence > was.fence and was.deadline <= world.clock.now():
-                # It lapsed, and in the step that removed it a replay of its create came: a claim anew, at the tail.
+                # A replay of its create came in the step that removed it, lapsed: a new claim, at the tail.
                 self._removed(row.token, was, request)
                 was = None
             if was is None:
@@ -285,7 +285,7 @@ class Checks:
         return min(until, was.deadline)
 
     def _ended(self, request: Request | None, token: str) -> End | None:
-        """How a request says that this claim ends; None if it does not speak for the claim, or does not end it."""
+        """How a request ends this claim; None if it does not speak for the claim, or does not end it."""
         if request is None or self.world.speaks_for(request, token) != self._row_of[token]:
             return None
         return request.how(token)

@@ -1,4 +1,4 @@
-"""One simulated client: a process with threads that acquire, hold and release, a heartbeat and an orphan list."""
+"""One simulated client: a process with worker threads, a heartbeat and an orphan list."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Plan:
 
     Attributes:
         timeout: Seconds; None to wait for ever; 0 is a try.
-        take: How several locks are taken: ``all``, ``any``, or ``pool``, whose gate ``terms`` are; empty for one lock.
+        take: How several locks are taken: ``all``, ``any``, ``pool`` (``terms``: its gate); "" for one.
         others: The terms of the other locks, or of the pool's members.
         count: The number of members.
-        around: The terms of the claim in the queue of the member that each of the pool's members stands within; None for those that
-            stand within none.
+        around: For each of the pool's members, the terms of the claim in the queue of the member
+            around it; None for those within none.
         chooses: Whether the request has a chooser, which changes its mind.
     """
 
@@ -196,8 +196,8 @@ class Worker(Actor):
     """One thread that acquires, holds and releases, again and again.
 
     Attributes:
-        state: idle, acquiring, granted (read, not registered), registered (no handle yet), holding, releasing, cut (a release that
-            an interruption ended, until the background goes on with it on a thread of its own: this one, for the simulation).
+        state: idle, acquiring, granted (read, not registered), registered (no handle yet), holding,
+            releasing, cut (an interrupted release, until the background goes on with it: on this thread).
         hung: The thread stands still, its client's background threads run.
     """
 

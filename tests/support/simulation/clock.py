@@ -29,8 +29,7 @@ class VirtualClock:
     def lead(self, show: Callable[[float], None]) -> None:
         """Have a server's clock go with this one: ``show`` is told of every move, now and from now on.
 
-        Time goes in whole microseconds then, which is all that a server shows: what has lapsed for the one has lapsed
-        for the other.
+        Time then goes in whole microseconds, which is all that a server shows: both agree on what has lapsed.
         """
         self._shown = show
         show(self._now)

@@ -332,7 +332,8 @@ class Company(Worker):
             self._kept.add(id(effect.hold))
             hold = effect.hold
             self.client.world.tell(
-                f"{self.label}: GRANTED {hold.claim.token}, fence {hold.fence}, valid until {hold.expires:.2f}"
+                f"{self.label}: GRANTED {hold.claim.token}, fence {hold.fence}, "
+                f"valid until {hold.expires:.2f}"
             )
             self.client.world.checks.granted(self, hold)
 

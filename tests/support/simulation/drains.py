@@ -1,4 +1,4 @@
-"""A drain of the namespace, step by step as :func:`lockkit.shared.draining.drain` takes it, with the steps of all clients in between."""
+"""A drain, in the steps of :func:`lockkit.shared.draining.drain`, with all clients' steps in between."""
 
 from __future__ import annotations
 

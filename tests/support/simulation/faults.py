@@ -49,9 +49,9 @@ class Faults:
     unlearn: int = 0
     """The server forgets its scripts."""
     minute: int = 0
-    """More than a minute passes at once: longer than a copy, a tombstone or a key without claims is good for."""
+    """More than a minute passes at once: longer than a copy, a tombstone or a key without claims lasts."""
     drain: int = 0
-    """The namespace is drained, while acquires are under way, or is drained no more; for a store that can be."""
+    """The namespace is drained, or undrained, while acquires are under way; for a store with drains."""
 
 
 @dataclass(frozen=True, slots=True)

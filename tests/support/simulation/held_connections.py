@@ -1,9 +1,8 @@
 """Connections between clients and a server, on which a script waits until somebody lets it run.
 
-A client's call runs in a thread of its own, with all of the client's own code: what it packs, when it looks at the clock,
-what it keeps in mind. Only one such thread runs at a time, and it is waited for until the call is over or has sent a
-script and waits for the answer, so every run of a schedule is the same run. Everything else that a client sends (its
-introduction, an index) is passed on at once.
+A client's call runs in its own thread, with all of the client's code: what it packs, when it looks at the
+clock, what it remembers. One such thread runs at a time, until its call is over or waits for the answer to
+a script, so every run of a schedule is the same. All else that a client sends is passed on at once.
 """
 
 from __future__ import annotations
@@ -137,7 +136,7 @@ class HeldConnections:
         self._go_on(call)
 
     def cut(self, call: Call) -> None:
-        """Cut a call's connection on the client's side: it hears no answer. The script on its way to the server stays there."""
+        """Cut a call's connection on the client's side: no answer arrives. A script under way stays there."""
         first = call.script
         while not call.done:
             script, call.script = call.script, None

@@ -14,7 +14,7 @@ from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, Queued, Refused
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
 
 Job = Generator[str, None, Any]
-"""A request being executed: runs one atomic statement each time it is asked for the next, returns the answer."""
+"""A request under execution: runs one atomic statement each time it is advanced, returns the answer."""
 
 
 class Caller(Protocol):
@@ -50,7 +50,7 @@ class Request:
     Attributes:
         what: What is asked.
         serial: Counts requests; the order of sending.
-        acquisition: For which acquisition of the client it speaks (several under one token is what a mutant does).
+        acquisition: The acquisition of the client it is for (a mutant may have several under one token).
         replay: A create of this token was sent before.
         sent: When, on the virtual clock.
         caller: The actor that waits; None once nobody does any more, which makes this a late copy.

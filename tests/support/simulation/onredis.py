@@ -1,11 +1,11 @@
 """The Redis store in the simulation: its scripts on a real server, whose clock is the virtual one.
 
-Each client has a backend of its own, with all that this keeps in mind; see :mod:`~support.simulation.held_connections` for
-how its requests come under the schedule. A request is one step: the server runs the script, and what it publishes is
-delivered in the same step, unless the schedule loses it. A request that the server answers with "I do not know this
-script" takes a second step to the server and back.
+Each client has a backend of its own, with all that this remembers; see
+:mod:`~support.simulation.held_connections` for how its requests are scheduled. A request is one step: the
+server runs the script, and its messages are delivered in that step, unless the schedule loses them. A
+request answered with "I do not know this script" takes a second step to the server and back.
 
-A restart is played by emptying the server, its scripts too, and breaking off what is under way: without persistence
+A restart empties the server, its scripts too, and breaks off what is under way: without persistence
 nothing else distinguishes a server before and after.
 """
 
@@ -36,7 +36,7 @@ from support.simulation.wakes import Published
 __all__ = ["OnRedis", "Row"]
 
 _EPOCH = 1_700_000_000
-"""The time of the server's clock when the clients' CLOCK_BOOTTIME is 0: a real size, for Lua's numbers are floats."""
+"""The server's time when the clients' CLOCK_BOOTTIME is 0: of a real size, as Lua's numbers are floats."""
 _BUDGET = 20.0
 """Seconds of real time for a call; a lack of virtual time is the schedule's business."""
 _LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
@@ -130,7 +130,7 @@ class OnRedis:
         return self._operator.capabilities
 
     def rows(self, name: str) -> Sequence[StoredRow]:
-        """See :class:`ModelStore`. Read again only when something was executed: the server removes keys long after."""
+        """See :class:`ModelStore`. Read again only after an execution: the server removes keys long after."""
         if name not in self._rows:
             self._rows[name] = []
             self._look_again()

@@ -17,7 +17,10 @@ def incident(world: World, schedule: bytes, name: str | None = None) -> str:
     setup = world.setup
     return "\n".join([
         f"{first.name}: {first.what}",
-        f"setup {setup.label or 'unnamed'} on the {world.store.name} store, schedule {schedule.hex() or 'empty'}:",
+        (
+            f"setup {setup.label or 'unnamed'} on the {world.store.name} store, "
+            f"schedule {schedule.hex() or 'empty'}:"
+        ),
         *world.story[: first.line],
     ])  # fmt: skip
 

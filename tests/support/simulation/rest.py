@@ -30,7 +30,7 @@ class Rest:
     def __init__(self, world: World) -> None:
         self._world = world
         self._fits: dict[str, tuple[float, bool]] = {}
-        """Since when a claim fits and is not held, and whether a request made it fit: nobody announces an expiry."""
+        """Since when a claim fits unheld, and whether a request made it fit: nobody announces an expiry."""
         self._turn = 0
         self._began = float("-inf") if world.faultless else world.clock.now() + POLL_CAP + _SLACK
 
@@ -99,15 +99,15 @@ class Rest:
         return False
 
     def _waits(self, worker: Worker) -> bool:
-        """Whether it wants to get on, and may expect to: nobody waits for a thread that hangs while it holds."""
+        """Whether it wants to get on, and may expect to: nobody waits for a hung thread that holds."""
         if worker.client.dead or worker.hung or worker.state == "idle":
             return False
         return not worker.blocked_by(self._hung_names())
 
     def _hung_names(self) -> set[str]:
-        """Names held by a thread that hangs, or by one that waits for such a name; its heartbeat goes on renewing, rightly.
+        """Names held by a hung thread, or by one that waits for such a name; its heartbeat rightly renews on.
 
-        A process-bound grant that its hanging thread has not read yet counts too: the store has no deadline for it.
+        A process-bound grant that a hung thread has not read counts too: the store has no deadline for it.
         """
         alive = [worker for client in self._world.clients if not client.dead for worker in client.workers]
         hung = [worker for worker in alive if worker.hung]

@@ -94,18 +94,23 @@ def _together() -> Mapping[str, Setup]:
         ), capacities=()),
         "pool": Setup((
             ((Plan(gate, take="pool", others=whole, count=2),),),
-            ((Plan(gate, 6.0, take="pool", others=whole[::-1], count=2), Plan(gate, take="pool", others=shares)),),
+            ((Plan(gate, 6.0, take="pool", others=whole[::-1], count=2),
+              Plan(gate, take="pool", others=shares)),),
             ((Plan(gate, take="pool", others=shares, count=3), Plan(gate, 0, take="pool", others=whole)),),
         ), capacities=()),
         "choosers": Setup((
             ((Plan(gate, take="pool", others=whole, count=2, chooses=True),),),
-            ((Plan(gate, 6.0, take="pool", others=whole[::-1], chooses=True), Plan(gate, take="pool", others=shares)),),
-            ((Plan(gate, take="pool", others=shares, count=2, chooses=True), Plan(gate, 0, take="pool", others=whole, chooses=True)),),
+            ((Plan(gate, 6.0, take="pool", others=whole[::-1], chooses=True),
+              Plan(gate, take="pool", others=shares)),),
+            ((Plan(gate, take="pool", others=shares, count=2, chooses=True),
+              Plan(gate, 0, take="pool", others=whole, chooses=True)),),
         ), capacities=()),
         "slices": Setup((
             ((Plan(gate, take="pool", others=slices, around=around, count=2, chooses=True),),),
-            ((Plan(gate, take="pool", others=whole), Plan(gate, 6.0, take="pool", others=slices[:2], around=around[:2])),),
-            ((Plan(gate, take="pool", others=slices, around=around, count=3), Plan(gate, 0, take="pool", others=slices, around=around)),),
+            ((Plan(gate, take="pool", others=whole),
+              Plan(gate, 6.0, take="pool", others=slices[:2], around=around[:2])),),
+            ((Plan(gate, take="pool", others=slices, around=around, count=3),
+              Plan(gate, 0, take="pool", others=slices, around=around)),),
         ), capacities=()),
     }  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""The embedded store as a model: a request is a sequence of atomic statements, with everybody's others in between.
+"""The embedded store as a model: a request is a sequence of atomic statements, interleaved with others.
 
-Every statement compares with a ``now`` that was read before it ran, as it does where a statement may wait for the write
-lock. Append and look need not be one step, and only a compare makes a claim HELD. The claims of a
-dead process are removed at once, but for what has min_hold or lock_delay still to run.
+Every statement compares with a ``now`` that was read before it ran, as where a statement may wait for the
+write lock. Append and look need not be one step, and only a compare makes a claim HELD. A dead process's
+claims are removed at once, except while min_hold or lock_delay runs.
 """
 
 from __future__ import annotations
@@ -188,12 +188,12 @@ class Statements(Table):
                 return ABSENT
             if row.deadline > now:
                 if row.state == "HELD" and row.lingers(now, how=how) > now:
-                    # Marked by an evict since the first look: the statement removes only what need not linger.
+                    # Marked by an evict since the first look: the statement removes what need not linger.
                     return (yield from self.release(claim, how=how))
                 if row.state != "LINGERING":
                     self.remove(row)
                 return RELEASED
-            # Left standing, it could be extended by a renewal that read its clock before it lapsed: look again.
+            # If it stayed, a renewal that read its clock before the lapse could extend it: look again.
             now = self.clock.now()
             yield "DELETE what has lapsed or died"
             self.purge(claim.terms.name, now)

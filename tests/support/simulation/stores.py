@@ -1,8 +1,8 @@
 """Model stores: what executes requests, step by step, on virtual time.
 
-Three readings of the same interface. :class:`Atomic` is the memory store: every request is one step, and copies of a
-request may arrive late, as over a network. :class:`~support.simulation.statements.Statements` is the embedded
-store: a request is a sequence of statements, each atomic, others in between.
+Three readings of one interface. :class:`Atomic` is the memory store: every request is one step, and copies
+of a request may arrive late, as over a network. :class:`~support.simulation.statements.Statements` is the
+embedded store: a request is a sequence of atomic statements, others in between.
 :class:`~support.simulation.onredis.OnRedis` is no model: the scripts of the Redis store run on a real server,
 and the store's own code runs in each client.
 """
@@ -25,7 +25,7 @@ from support.simulation.network import Job, Reply, Request, lost, refused
 __all__ = ["DRAINS", "LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
 
 LATEST_CREATE = 30.0
-"""Seconds after which a creating acquire is refused as late (the ``not_after`` of a store with a network before it)."""
+"""Seconds after which a creating acquire is refused as late (``not_after`` of a store behind a network)."""
 
 
 DRAINS = ("set", "clear", "turn_away")
@@ -37,8 +37,8 @@ _OWNER = Owner(host="simulated")
 def memory() -> tuple[Callable[..., Backend], Callable[..., Any]]:
     """Backend and store classes of the memory store, found as anybody's plugin is found.
 
-    The core imports no backend; and a store opened by its URL is kept for the life of the process, which thousands of
-    simulated worlds must not be.
+    The core imports no backend; and a store opened by URL is kept for the life of the process, which
+    thousands of simulated worlds must not be.
     """
     backend: Any = PluginManager().open("memory://simulation", OpenOptions(owner=_OWNER))
     return type(backend), type(backend._store)  # noqa: SLF001 - the simulation looks into the store
@@ -81,7 +81,7 @@ class ModelStore(Protocol):
         """Begin to execute a request."""
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
-        """An operator's request: evict, resize; set, clear or turn_away of a drain; or settle, to look at the store when all is done."""
+        """An operator's request: evict, resize; set, clear, turn_away of a drain; settle, to look at last."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch: ...
 
@@ -94,12 +94,12 @@ class ModelStore(Protocol):
         """A request leaves its client; with a ``reply`` at once if it could not."""
 
     def read(self, request: Request, reply: Reply) -> Reply | None:
-        """A reply arrives: what the caller is told; None if the client sends more for the same request first."""
+        """A reply arrives: what the caller gets; None if the client first sends more for the same request."""
 
     def ended(self, request: Request, how: str) -> Reply:
-        """The client waits for no answer any more; what its caller is told.
+        """The client waits for no answer any more; what its caller gets.
 
-        ``how``: ``delayed`` or ``interrupted`` leave the request under way, as a late copy; else it never arrives.
+        ``how``: ``delayed`` and ``interrupted`` leave the request as a late copy; else it never arrives.
         """
 
     def forget(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Messages that a server publishes, delivered when the simulation says so and not when a thread comes to it."""
+"""Messages that a server publishes, delivered when the simulation says so, not when a thread gets to it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class _Watch:
 class Published:
     """Everything that is published on a server, for the waiters of all simulated clients.
 
-    A message says a fence, on the channel of one client. A message that finds no watch is kept for the watch to come, as
-    the store keeps it.
+    A message carries a fence, on the channel of one client. A message without a watch is kept for the next
+    watch, as the store keeps it.
     """
 
     def __init__(self, server: Path) -> None:

@@ -1,8 +1,8 @@
-"""The simulated world: clients, requests under way, one store, one clock; a schedule decides what happens next.
+"""The simulated world: clients, requests under way, one store, one clock; a schedule decides each step.
 
-A schedule is a string of bytes. Each byte picks one of the steps that are possible at that moment; 0 picks the plainest
-one, so that a shrunk schedule tells a plain story. When the bytes are used up the faults stop, everybody who can go on
-goes on, and the liveness promises are looked at.
+A schedule is a string of bytes. Each byte picks one of the possible steps; 0 picks the plainest one, so
+that a shrunk schedule shows a plain story. After the last byte the faults stop, everybody who can go on
+goes on, and the liveness promises are checked.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class World:
         violations: Promises broken.
         executing: The request that is being executed in this step.
         executed: Whether the last step executed a request.
-        operating: What was done to the store in this step, by nobody's request: evict, evict now, resize, turn away, lost data.
+        operating: What this step did without a request: evict, evict now, resize, turn away, lost data.
     """
 
     jitter = 0.5
@@ -158,7 +158,7 @@ class World:
         return any(self.store.rows(name) for name in self.names)
 
     def stood_behind(self, token: str) -> bool:
-        """Whether the client of a claim stands behind it, or is about to remove it; always true of the dead."""
+        """Whether the client of a claim stands behind it, or will remove it; always true of the dead."""
         client = self._owner[token]
         if client.dead or client.looks_after(token):
             return True

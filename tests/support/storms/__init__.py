@@ -1,1 +1,1 @@
-"""Storms: processes that take locks, one after the other, while something strikes them, their requests or their store; and a witness outside of lockkit."""
+"""Storms: processes take locks while they, their requests or their store are struck; an outside witness."""

@@ -50,7 +50,7 @@ class Stage:
 
 @dataclasses.dataclass
 class _Store:
-    """Servers, the URL of one who knows these of their addresses, ttls as in :class:`Stage`, and what its leaders suffer."""
+    """Servers, the URL for some of their addresses, ttls as in :class:`Stage`, and its leaders' troubles."""
 
     url: Callable[[Sequence[str]], str]
     servers: Sequence[Server] = ()
@@ -78,8 +78,8 @@ def staged(storm: str, store: str, seed: int, folder: Path) -> Iterator[Stage]:
                     [url] * PROCESSES, made.short, {"stood still": stand_still(made.short)}, 30, proxies
                 )
             case _:
-                # A client that knows all members goes to another one; one that knows a single member comes back to it, whatever
-                # its role is then.
+                # A client that knows all members goes to another one; one that knows a single member returns
+                # to it, whatever its role is then.
                 urls = [made.url(addresses)] * 3 + [made.url([address]) for address in addresses]
                 yield Stage(urls, made.short, made.leaders, 250)
 
@@ -90,7 +90,7 @@ def _in_process(_stack: contextlib.ExitStack, _storm: str, store: str, folder: P
 
 def _redis(stack: contextlib.ExitStack, _storm: str, _store: str, _folder: Path) -> _Store:
     server = stack.enter_context(RedisServer())
-    # Only within the history of one primary no two hold a lock: so it stands still, and nobody takes its place.
+    # Only in one primary's history no two hold a lock: so it is paused, and nobody replaces it.
     return _Store(
         lambda addresses: f"redis://{addresses[0]}/0", [server], leaders={"held up": held_up(lambda: server)}
     )
@@ -115,7 +115,7 @@ def _zookeeper(stack: contextlib.ExitStack, storm: str, _store: str, _folder: Pa
     """Three servers in every storm: one alone drops what a client sent over an earlier connection."""
     unheard = storm == "leaders-unheard"
     short = 3.0 if unheard or storm == "late" else 6.0
-    # The ticks after which followers depose a leader that stands still, and for which a leader goes on that hears nothing.
+    # Ticks after which followers depose a paused leader, and for which a leader without news goes on.
     limit = 200 if unheard else 20
     ensemble: Any = stack.enter_context(ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=limit))
     return _Store(

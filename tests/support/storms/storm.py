@@ -21,7 +21,7 @@ TESTS = str(Path(__file__).parents[2])
 PATIENCE = 120.0
 """Seconds without which no storm goes on, or ends."""
 LEAST = 2
-"""Strikes of each kind from outside without which a storm proves nothing; and requests that a server served late."""
+"""Least strikes of each kind from outside in a storm that proves something; and requests served late."""
 FEWEST = 0.02
 """Strikes for each grant without which a storm proves nothing, where something strikes all the time."""
 
@@ -62,7 +62,7 @@ class Storm:
         return {"inside": self.witness.strikes, **seen, **(late if proxies else {})}
 
     def play(self, grants: int) -> None:
-        """Let the storm go on until so many holds have been written down, and enough has struck; then end it."""
+        """Let the storm go on until so many holds are noted, and enough has struck; then end it."""
         bag: list[str] = []
         while not self._enough(grants):
             calm = self.witness.grants + min(self._stage.calm, grants // 10)

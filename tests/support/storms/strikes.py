@@ -1,4 +1,4 @@
-"""Strikes from outside: a network that loses answers and delivers requests late, processes and leaders that stand still."""
+"""Strikes from outside: a network that loses answers and delays requests, paused processes and leaders."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Strike = Callable[[Sequence[int], random.Random], None]
 
 
 class LateProxy(Proxy):
-    """A proxy behind which a client is cut off now and then while a request is under way: the request arrives late, and its answer nowhere.
+    """A proxy that cuts off clients now and then: the request under way arrives late, its answer never.
 
     The client sends the request again, over another connection, or gives it up.
 
     Attributes:
         late: How many pieces were sent on late.
-        unseen: How many pieces came back that the client of a late piece did not see: so the server has served those requests.
+        unseen: How many pieces came back after their client was cut: those requests were served.
     """
 
     ODDS = 1 / 30
@@ -38,7 +38,7 @@ class LateProxy(Proxy):
     SILENT = 0.05
     """The share of clients that are not told that they are cut off, and wait until their patience is over."""
     LINGERING = 2.0
-    """Seconds for which the server has the connection after the late piece: a server may drop the request of one who is gone."""
+    """Seconds that the connection outlives the late piece: a server may drop requests of closed ones."""
 
     def __init__(self, server: tuple[str, int], seed: int, ttl: float) -> None:
         self.late = self.unseen = 0
@@ -64,7 +64,7 @@ class LateProxy(Proxy):
 
 
 def stand_still(ttl: float) -> Strike:
-    """A process stands still anywhere, in the middle of a request too, and goes on: a moment later, or after its claims have lapsed."""
+    """A process is paused anywhere, in a request too, for a moment or until its claims have lapsed."""
 
     def strike(pids: Sequence[int], chance: random.Random) -> None:
         pid = chance.choice(pids)
@@ -88,7 +88,7 @@ def held_up(leader: Callable[[], Server]) -> Strike:
 
 
 def deposed(group: LedGroup[Server], ttl: float) -> Strike:
-    """The leader stands still until there is another one, and goes on: at once, or after its claims have lapsed."""
+    """The leader is paused until there is another one, and goes on: at once, or after its claims lapsed."""
 
     def strike(_: Sequence[int], chance: random.Random) -> None:
         leader = group.leader()
@@ -101,7 +101,7 @@ def deposed(group: LedGroup[Server], ttl: float) -> Strike:
 
 
 def deposed_without_a_word(ensemble: ZooKeeperEnsemble, ttl: float) -> Strike:
-    """The others start again without the leader, which goes on until sessions have ended that only it has heard of."""
+    """The others restart without the leader, which goes on until sessions that only it knows have ended."""
 
     def strike(_: Sequence[int], chance: random.Random) -> None:
         ensemble.depose(ensemble.leader())

@@ -1,7 +1,7 @@
-"""The witness of a storm, which knows nothing of lockkit: it has what the processes wrote down, and the kernel's clock.
+"""The witness of a storm, without lockkit: it has what the processes wrote down, and the kernel's clock.
 
-A process writes down between which two moments it was sure to hold: from after its grant until it last saw that its lease is valid.
-Two such holds of one lock must never meet, and the later one has the higher fence.
+A process notes when it was sure to hold: from after its grant until it last saw its lease valid. Two such
+holds of one lock must never meet, and the later one has the higher fence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def wrong(holds: Sequence[Held]) -> list[tuple[Held, Held]]:
 
 
 class Witness:
-    """Files in a folder, to which every process of a storm appends; the kernel keeps their lines apart, also those of forked children."""
+    """Files in a folder, to which all processes of a storm append; the kernel separates their lines."""
 
     def __init__(self, folder: Path) -> None:
         self._over = folder / "over"

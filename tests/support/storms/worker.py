@@ -22,11 +22,11 @@ from support.storms.witness import Held, Witness
 __all__ = ["NAMES"]
 
 NAMES = {"forks": 2, "signals": 2, "late": 24, "leaders": 12}
-"""How many locks there are: few, so that many wait; or more, where one that was lost holds its waiters up for a ttl."""
+"""How many locks there are: few, so that many wait; or more, where a lost one delays waiters for a ttl."""
 BESIDE = {"forks": 1, "signals": 1, "late": 5, "leaders": 3}
 """Threads of a process beside its main thread."""
 LONG = {"late": (0.03, 8.0), "leaders": (0.01, 4.0)}
-"""The share of holds that go on until the lease is lost, or for up to so many ttls: somebody else may be granted the lock meanwhile."""
+"""The share of holds that last until the loss of the lease, or for up to so many ttls."""
 
 
 class Hit(BaseException):

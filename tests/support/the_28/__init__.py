@@ -1,4 +1,4 @@
-"""The stage of tests/scenarios/test_the_28.py: stores, tasks with faults and cables, workers in processes of their own, and the audit."""
+"""The stage of tests/scenarios/test_the_28.py: stores, tasks with faults and cables, workers, the audit."""
 
 from __future__ import annotations
 

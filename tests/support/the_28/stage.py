@@ -1,4 +1,4 @@
-"""The stage of one scenario: a namespace of the store, the tasks and workers that use it, and the audit of all that they did."""
+"""The stage of one scenario: a namespace of the store, its tasks and workers, and the audit of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _PATIENCE = 30.0
 
 
 class Cable:
-    """The way from a task to the store: a proxy before its server, or, where there is no server, faults of every request."""
+    """A task's way to the store: a proxy before its server, or, without a server, faults of every request."""
 
     def __init__(self, proxy: Proxy | None, faults: Faults) -> None:
         self._proxy = proxy
@@ -208,7 +208,7 @@ class Task:
         self._faults.add("release", delay(seconds))
 
     def releases_come_twice_and_late(self) -> list[str]:
-        """Have each of its releases carried out twice at the same moment, and once more later; returns the list of their answers."""
+        """Carry out each of its releases twice at the same moment, and once later; returns their answers."""
         answers: list[str] = []
 
         def carried_out(send: Send) -> str:
@@ -251,7 +251,7 @@ class Stage:
 
     Attributes:
         store: The store.
-        ttl: Seconds: a ttl whose end a scenario waits for; on etcd whole seconds, and on ZooKeeper many ticks.
+        ttl: Seconds: a ttl whose end a scenario awaits; on etcd whole seconds, on ZooKeeper many ticks.
         long: Seconds: the ttl of everybody else, which no scenario waits for.
     """
 
@@ -288,7 +288,7 @@ class Stage:
 
         Args:
             breakable: Whether its requests can be made to fail.
-            wired: Whether its cable can be cut. Where there is no server, its requests are made to fail instead.
+            wired: Whether its cable can be cut. Without a server, its requests are made to fail instead.
             cleanup: A cleanup hook.
             folder: The state folder; by default a new one.
             settings: Settings of its client.
@@ -315,7 +315,7 @@ class Stage:
         return task
 
     def worker(self, ttl: float | None = None) -> Worker:
-        """A worker that takes ``job`` and holds it for as long as it lives, in a process of its own if the store reaches so far."""
+        """A worker that takes ``job`` and holds it while it lives, in its own process if the store allows."""
         ttl = ttl or self.long
         worker: Worker
         if self.store.in_processes:
@@ -326,9 +326,9 @@ class Stage:
         return worker
 
     def workers(self, number: int, seconds: float) -> list[Period]:
-        """Have a number of workers, each with a client of its own, take the lock once at the same time; returns when all are done.
+        """Have workers with clients of their own take the lock once at the same time; returns after the last.
 
-        Up to five are processes of their own, and more share two. Returns the periods in which they were certain to hold.
+        Up to five are processes of their own, more share two. Returns the periods of certain holds.
         """
         if self.store.in_processes:
             processes = number if number <= 5 else 2
@@ -360,7 +360,7 @@ class Stage:
 
     @contextmanager
     def full_disk(self) -> Iterator[Path]:
-        """A folder on a file system that is full to the last byte; skips the scenario where this user may not mount one."""
+        """A folder on a completely full file system; skips the scenario where this user may not mount one."""
         # Not in pytest's own, which a mount that a killed test left would stay in.
         disk = scratch_folder("disk")
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "lockkit-test", str(disk)]
@@ -394,7 +394,7 @@ class Stage:
         return None if proxy is None else self._stack.enter_context(proxy)
 
     def _audit(self) -> None:
-        """Check by the event journals of all tasks and workers that no two holds overlapped, and that the fences rose."""
+        """Check by all event journals that no two holds overlapped, and that the fences rose."""
         past = read_history([self._folder / "journal"]) if (self._folder / "journal").exists() else None
         if past is None:
             return

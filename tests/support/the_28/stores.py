@@ -1,4 +1,4 @@
-"""The stores on which the scenarios are played: real servers where the store has one, started once for all scenarios of a file."""
+"""The stores of the scenarios: real servers where needed, started once for all scenarios of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that takes the lock ``job``: a program that can be killed and stopped, and a stand-in on a thread for the store that lives in one process."""
+"""A worker that takes the lock ``job``: a program to kill and stop, or a thread for in-process stores."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class WorkerProcess:
 
 
 class ThreadWorker:
-    """A worker on a thread, with a client of its own, for a store that no other process can reach. Its death is that of its client."""
+    """A worker on a thread with its own client, for an in-process store. Its death is that of its client."""
 
     def __init__(self, client: lockkit.Client, ttl: float) -> None:
         self._client = client
@@ -148,7 +148,7 @@ def take_turns(client: lockkit.Client, seconds: float) -> Period:
 def take_turns_in_processes(
     processes: int, threads: int, settings: Mapping[str, object], seconds: float
 ) -> list[Period]:
-    """Have as many processes, with as many threads each, take the lock once; each thread has a client of its own."""
+    """Have processes, with as many threads each, take the lock once; each thread has its own client."""
     started = [_started("turns", dict(settings), threads, seconds) for _ in range(processes)]
     try:
         said = [process.communicate(timeout=_PATIENCE)[0] for process in started]
