@@ -108,7 +108,7 @@ _COLON = "\ue000"
 def _hide_colon(
     _app: object, what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
-    # Napoleon reads "why: because" in a property's first line as a type and its meaning; here it is a sentence.
+    # Napoleon reads "why: because" in a property's first line as a type and its meaning.
     if what in ("attribute", "data", "property") and lines:
         lines[0] = re.sub(r"(?<!:):(?=\s)", _COLON, lines[0])
 

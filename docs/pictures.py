@@ -1,7 +1,8 @@
-"""Writes the pictures of the pages: `python docs/pictures.py`; with `--record` it runs the demo and `lockkit top` anew first.
+"""Write the pictures of the pages; `--record` first records the demo and `lockkit top` anew.
 
-A test fails if a drawn picture is older than the code that draws it. The pictures of the dashboard are screenshots, which differ from browser to
-browser: `python docs/pictures.py --dashboard` takes them anew, with the Chromium, Redis and playwright of the tests. Look at them afterwards.
+A test fails if a drawn picture is older than the code that draws it. The pictures of the dashboard are
+screenshots, which differ between browsers: `python docs/pictures.py --dashboard` takes them anew, with the
+Chromium, Redis and playwright of the tests. Look at them afterwards.
 """
 
 from __future__ import annotations
@@ -95,14 +96,17 @@ def pictures() -> dict[str, str]:
     demo = render(
         Recording.from_cast(CAST.read_text()),
         "A recording of lockkit demo",
-        "A terminal. Five processes take turns to hold one lock. One is killed with kill -9 and the lock goes on at once; one is stopped for longer than its ttl, "
-        "and learns that it has lost the lock. A timeline shows who held the lock when, and the checks say that no two held it at the same time.",
+        "A terminal. Five processes take turns to hold one lock. One is killed with kill -9 and the lock "
+        "goes on at once; one is stopped for longer than its ttl, and learns that it has lost the lock. A "
+        "timeline shows who held the lock when, and the checks say that no two held it at the same time.",
     )
     top = render(
         Recording.from_cast(TOP.read_text()),
         "The first screen of lockkit top",
-        "A terminal. On top the store, and how many locks are held and how many claims wait. Below a table: the lock that has been waited for longest is its first row. Each row has "
-        "the lock, its state, how many wait, the longest wait, a bar of what is left of the ttl, and the holder. The last row has the keys: evict, ask for a release, open, filter, sort, quit.",
+        "A terminal. On top the store, and how many locks are held and how many claims wait. Below a table: "
+        "the lock that has been waited for longest is its first row. Each row has the lock, its state, how "
+        "many wait, the longest wait, a bar of what is left of the ttl, and the holder. The last row has "
+        "the keys: evict, ask for a release, open, filter, sort, quit.",
     )
     return {"demo.svg": demo, "top.svg": top} | {
         f"{name}.svg": draw().svg() for name, draw in FIGURES.items()

@@ -1,6 +1,6 @@
-"""Writes the tables of the reference pages from the code: `python docs/tables.py`. A test fails if a table is out of date.
+"""Write the tables of the reference pages from the code. A test fails if a table is out of date.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the text around it is written by hand.
+A table is between `<!-- table: NAME -->` and `<!-- end of table -->`; the text around it is written by hand.
 `typed.py` writes the settings into two classes of the package.
 """
 
@@ -146,7 +146,10 @@ def metrics(source: str) -> str:
 
 
 MEANINGS = {
-    "scope": "whose processes a lock keeps apart: the threads of one process, the processes of one user on one host, of all users of a host, or of a fleet",
+    "scope": (
+        "whose processes a lock keeps apart: the threads of one process, the processes of one user on one "
+        "host, of all users of a host, or of a fleet"
+    ),
     "fair": "first come, first served, by arrival at the store",
     "shared": "semaphores and reader/writer locks",
     "fixed_ttl": "all claims of a client have one ttl, so `extend` is refused",
@@ -155,7 +158,10 @@ MEANINGS = {
     "min_hold": "the store supports `min_hold`",
     "lock_delay": "the store supports `lock_delay`",
     "failover_safe": "no failover of the store can lose a claim",
-    "fence": "`strict`: fences rise as long as the store keeps its data; `clock`: fences rise even after a loss of data, by the wall clock",
+    "fence": (
+        "`strict`: fences rise as long as the store keeps its data; `clock`: fences rise even after a loss "
+        "of data, by the wall clock"
+    ),
     "min_ttl": "the shortest ttl, in seconds",
     "max_ttl": "the longest ttl, in seconds",
     "ttl_limits": "the settings that determine these two, if they can be changed",
@@ -218,7 +224,7 @@ CAPTIONS = {
 
 
 def house() -> str:
-    """The floors of the house, from the contract that import-linter checks; what does not exist yet is left out."""
+    """The floors of the house, from the contract that import-linter checks, without planned ones."""
     config = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]
     contract = next(each for each in config["contracts"] if each["id"] == "floors")
     floors = [
@@ -263,7 +269,7 @@ def invariants() -> set[str]:
 
 
 def scenarios() -> str:
-    """Every scenario of the kit, with the kinds of lock it is played on and the first line of its docstring."""
+    """Every scenario of the kit, with its kinds of lock and the first line of its docstring."""
 
     def shown(play: Callable[[Stage], None]) -> str:
         return (inspect.getdoc(play) or "").partition("\n")[0].replace("``", "`")
@@ -286,7 +292,7 @@ OLD_AND_NEW = re.compile(r"(\d+)\. (.+) Before: (.+) Now: (.+)")
 
 
 def the_28(first: int, last: int) -> str:
-    """The scenarios of the old GPU lock from one number to another, as the tests that play them tell of them."""
+    """The scenarios of the old GPU lock from one number to another, from the docstrings of their tests."""
     plays = (
         each
         for each in ast.parse(THE_28.read_text()).body

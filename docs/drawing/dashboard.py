@@ -1,4 +1,4 @@
-"""Screenshots of the dashboard: a real Chromium looks at a real `lockkit serve`, whose store a team seems to have used for hours."""
+"""Screenshots of the dashboard: a real Chromium on a real `lockkit serve` whose store looks hours old."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = "t" * 40
 
 
 class Shot(NamedTuple):
-    """One picture: the place in the dashboard, the colours, the height, and a text that is there when the page is complete."""
+    """One picture: its place in the dashboard, colours and height, and a text of the complete page."""
 
     place: str
     colours: str

@@ -13,11 +13,12 @@ def queue() -> Picture:
         760,
         452,
         "A queue with a capacity",
-        "Four queues. The claims of each stand in the order of their arrival, as wide as their weight. Claims that fit into the "
-        "capacity hold the lock; the first that does not fit waits, and so do all behind it. A lock has capacity 1, so the first of "
-        "three claims holds. A semaphore of 4 with claims of weight 1, 2, 2 and 1: the first two hold, the third does not fit, and the "
-        "fourth waits behind it. When the first has left, the next two fill the capacity. In a reader/writer lock two readers hold, a "
-        "writer needs all of the capacity and waits, and a reader behind it waits for the writer.",
+        "Four queues. The claims of each stand in the order of their arrival, as wide as their weight. "
+        "Claims that fit into the capacity hold the lock; the first that does not fit waits, and so do all "
+        "behind it. A lock has capacity 1, so the first of three claims holds. A semaphore of 4 with claims "
+        "of weight 1, 2, 2 and 1: the first two hold, the third does not fit, and the fourth waits behind "
+        "it. When the first has left, the next two fill the capacity. In a reader/writer lock two readers "
+        "hold, a writer needs all of the capacity and waits, and a reader behind it waits for the writer.",
     )
     picture.text(
         24, 36, "Claims stand in the order of their arrival. Those that fit into the capacity hold the lock."
@@ -70,9 +71,10 @@ def fence() -> Picture:
         760,
         436,
         "A pause, and the fence that stops a stale write",
-        "A timeline. ann holds the lock with fence 33, writes to a database, and is then paused. No renewal arrives, so her ttl ends, and the "
-        "lock goes to bob with fence 34. bob writes; the database has now seen fence 34. ann continues, does not know how long the "
-        "pause was, and writes with fence 33: the database refuses, because it has seen a higher fence. ann's lease.valid() is false.",
+        "A timeline. ann holds the lock with fence 33, writes to a database, and is then paused. No renewal "
+        "arrives, so her ttl ends, and the lock goes to bob with fence 34. bob writes; the database has now "
+        "seen fence 34. ann continues, does not know how long the pause was, and writes with fence 33: the "
+        "database refuses, because it has seen a higher fence. ann's lease.valid() is false.",
     )
     over = 400
     for name, top in {"ann": 24, "database": 140, "bob": 256, "the lock": 340}.items():
@@ -104,10 +106,12 @@ def stores() -> Picture:
         760,
         530,
         "Which store for whom",
-        "Questions, one below the other, and a store as the answer to each. Only threads of one process, or a test: memory. Only programs on one host: "
-        "SQLite, which is the default and needs no server; in a folder of your own for your own programs, in a shared folder for all users of the host. "
-        "A fleet of hosts, and a lock that is lost in a failover is bearable because the resource checks fences: Redis or Valkey. No "
-        "failover may lose a lock: etcd, with a ttl from 2 seconds, or ZooKeeper, with a ttl of 16 to 40 seconds, whichever you already run.",
+        "Questions, one below the other, and a store as the answer to each. Only threads of one process, or "
+        "a test: memory. Only programs on one host: SQLite, which is the default and needs no server; in a "
+        "folder of your own for your own programs, in a shared folder for all users of the host. A fleet of "
+        "hosts, and a lock that is lost in a failover is bearable because the resource checks fences: Redis "
+        "or Valkey. No failover may lose a lock: etcd, with a ttl from 2 seconds, or ZooKeeper, with a ttl "
+        "of 16 to 40 seconds, whichever you already run.",
     )
     answers = [
         (["Only threads of one process,", "or a test?"], ["memory", "memory:", "gone with the process"]),
@@ -153,11 +157,15 @@ def stuck() -> Picture:
         760,
         772,
         "A lock does not come free",
-        "A tree that begins with lockkit explain backup. If explain says free: look at the waiting process, its store and its namespace. If the holder is alive and was "
-        "renewed a moment ago: ask its owner, then end its process with kill. If the holder is stopped: let it go on with kill -CONT, or end it. If the holder is dead or the renewal "
-        "is overdue: the hold lapses by itself at the time that explain says, so wait. If the lockkit run that took it is gone: end what it left behind, as explain prints. If "
-        "it is unknown whether the holder is alive: ask again on the host that explain names. If the lock was taken by lockkit acquire: ask its owner, then use the "
-        "lockkit release that explain prints. If the hold is LINGERING: it has ended, so wait. If nothing of that helps: lockkit evict with the claim that explain names.",
+        "A tree that begins with lockkit explain backup. If explain says free: look at the waiting process, "
+        "its store and its namespace. If the holder is alive and was renewed a moment ago: ask its owner, "
+        "then end its process with kill. If the holder is stopped: let it go on with kill -CONT, or end it. "
+        "If the holder is dead or the renewal is overdue: the hold lapses by itself at the time that "
+        "explain says, so wait. If the lockkit run that took it is gone: end what it left behind, as "
+        "explain prints. If it is unknown whether the holder is alive: ask again on the host that explain "
+        "names. If the lock was taken by lockkit acquire: ask its owner, then use the lockkit release that "
+        "explain prints. If the hold is LINGERING: it has ended, so wait. If nothing of that helps: lockkit "
+        "evict with the claim that explain names.",
     )
     picture.box(24, 24, 320, 56, "waits", ["Who has it?", "lockkit explain backup"], mono=[1])
     picture.text(404, 46, "explain says one of these", kind="soft", size=13)

@@ -18,7 +18,7 @@ __all__ = ["screen"]
 
 _SECONDS = 60.0
 _STRONG = 0.75
-"""The share of the strongest part of a colour that another part has at most, if it does not count as a part of the colour."""
+"""Up to this share of the strongest part, another part is not counted as a part of the colour."""
 
 
 def screen(

@@ -29,7 +29,7 @@ _COLOURS = {
 _SANS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _MONO = "ui-monospace, SFMono-Regular, Menlo, 'DejaVu Sans Mono', monospace"
 _WIDTHS = {"il.,:;'|! jtfr()[]/": 0.36, "mwMW@%": 0.97, "ABCDEFGHKLNOPQRSTUVXYZ": 0.75}
-"""The widths of characters, in units of the size, in a wide font. A narrower font leaves some room, and no more."""
+"""The widths of characters in a wide font, in units of its size. A narrower font leaves some room."""
 
 
 def width_of(words: str, size: float, *, mono: bool = False) -> float:
@@ -85,7 +85,8 @@ class Picture:
         self.written.append(Written(words, left, y - 0.8 * size, left + wide, y + 0.25 * size))
         looks = f"t {kind}" + (" m" if mono else "") + (" b" if bold else "")
         self._parts.append(
-            f'<text class="{looks}" x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}">{escape(words)}</text>'
+            f'<text class="{looks}" x="{x:g}" y="{y:g}" font-size="{size:g}" '
+            f'text-anchor="{anchor}">{escape(words)}</text>'
         )
 
     def box(
@@ -142,7 +143,7 @@ class Picture:
         self._path(points, f"s {kind}-s" + (" d" if dashed else ""))
 
     def arrow(self, points: Sequence[tuple[float, float]], kind: str = "soft") -> None:
-        """Draw a line along some points that ends in an arrowhead. Its last part is horizontal or vertical."""
+        """Draw a line along some points that ends in an arrowhead. The last part must be straight."""
         (x0, y0), (x, y) = points[-2:]
         self._path(points, f"s {kind}-s")
         along, across = (x > x0) - (x < x0), (y > y0) - (y < y0)
@@ -160,13 +161,16 @@ class Picture:
         """The picture as a file.
 
         Args:
-            scheme: ``light`` or ``dark``, for a reader who wants to look at one of them; ``both`` follows the reader's choice.
+            scheme: ``light`` or ``dark`` for one of them; ``both`` follows the reader's choice.
         """
         if scheme == "both":
             colours = f"{_rules(0)}\n@media (prefers-color-scheme: dark) {{\n{_rules(1)}\n}}"
         else:
             colours = _rules(("light", "dark").index(scheme))
-        panel = f'<rect class="panel" x="0.5" y="0.5" width="{self.width - 1}" height="{self.height - 1}" rx="8"/>'
+        panel = (
+            f'<rect class="panel" x="0.5" y="0.5" width="{self.width - 1}" '
+            f'height="{self.height - 1}" rx="8"/>'
+        )
         return document(
             self.width,
             self.height,
@@ -179,7 +183,10 @@ class Picture:
 
 def document(width: int, height: int, title: str, description: str, style: str, parts: Sequence[str]) -> str:
     """A whole file in SVG, with a title and a description for those who cannot see it."""
-    head = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-labelledby="title description"'
+    head = (
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'role="img" aria-labelledby="title description"'
+    )
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {head}>',

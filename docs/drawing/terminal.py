@@ -136,7 +136,7 @@ def rows(recording: Recording) -> Iterator[Row]:
 
 
 def render(recording: Recording, title: str, description: str) -> str:
-    """A picture of the terminal in which the rows appear one after the other, once; without animations it shows them all."""
+    """Draw a terminal in which the rows appear once, one after the other; without animations, all at once."""
     shown = [Row(0.0, (("$ ", "2"), (recording.command, "1"))), *rows(recording)]
     width = round(_COLUMNS * _CELL + 2 * _EDGE)
     height = len(shown) * _HEIGHT + 2 * _EDGE

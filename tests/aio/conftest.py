@@ -1,4 +1,4 @@
-"""Stores for the tests of the asyncio face: one that is called on the loop, and one that is called on threads."""
+"""Stores for the tests of the asyncio face: one called on the loop, and one called on threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancellation at every suspension of acquire, release and `async with`: nothing is left, and the CancelledError comes out."""
+"""Cancellation at every suspension of acquire, release and `async with`: nothing is left behind."""
 
 from __future__ import annotations
 

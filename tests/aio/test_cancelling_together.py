@@ -1,4 +1,4 @@
-"""Cancellation at every suspension of acquire and release of several locks: nothing is left, and the CancelledError comes out."""
+"""Cancellation at every suspension of an acquire or release of several locks: nothing is left behind."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ IN_THE_WAY = {
 @pytest.mark.parametrize("shape", SHAPES)
 @in_a_loop
 async def test_locks_that_are_waited_for(harness, shape, twice):
-    """Another acquisition stands behind the one that is cancelled, and gets its locks whenever that happens."""
+    """Another acquisition waits behind the cancelled one, and always gets its locks."""
     async with client_of(harness, request_timeout=2.0) as client, client_of(harness) as other:
         several, behind = shape(client), shape(other)
         for each in (several, behind):
@@ -167,7 +167,7 @@ async def _held(several):
 @pytest.mark.parametrize("shape", SHAPES)
 @in_a_loop
 async def test_the_release_of_many(harness, shape):
-    """All are released, at whichever suspension the release is cancelled, and the CancelledError comes out after that."""
+    """All are released, wherever the release is cancelled, and then the CancelledError is raised."""
     async with client_of(harness, request_timeout=2.0) as client:
         several = shape(client)
         for number in range(MOST):

@@ -20,9 +20,9 @@ from support.harnesses.zookeeper import ZooKeeperHarness
 ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
 TASKS = 200
 FEW_THREADS = 16
-"""Threads of a client beyond those of its first two waiters: two pools of four, a reader of watches, connects that are under way."""
+"""Threads beyond the first two waiters': two pools of four, a reader of watches, connects under way."""
 FEW_CONNECTIONS = 80
-"""Descriptors likewise: at most 64 connections to a server at a time, whoever asks, and those of the threads."""
+"""Descriptors beyond those: at most 64 connections to a server at a time, and those of the threads."""
 
 
 @pytest.fixture(params=ALL, ids=lambda each: each.name)

@@ -1,4 +1,4 @@
-"""Draining a namespace on both faces: locks taken together, short forms, decorated functions, and the three calls with await."""
+"""Drains on both faces: locks taken together, short forms, decorated functions, and the three async calls."""
 
 from __future__ import annotations
 

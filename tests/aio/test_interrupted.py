@@ -1,4 +1,4 @@
-"""L4, S9: a signal handler that raises, at every place of an acquire and of a release in an event loop. Nothing is left, and nothing hangs."""
+"""L4, S9: a signal handler that raises, at every place of an acquire and a release in an event loop."""
 
 from __future__ import annotations
 
@@ -240,17 +240,17 @@ def sweep(store, form, kind, folder, then, most):
                     except kind:
                         pass
                     except BackendError:
-                        # An event loop survives a time limit that strikes in a callback, and the request ends without an answer.
+                        # An event loop survives a time limit in a callback; the request gets no answer.
                         if store != "redis" or kind is CtrlC:
                             raise
                     except RuntimeError as stopped:
-                        # As in any program whose main task ends in the turn of the loop in which it is interrupted.
+                        # As in any program whose main task ends in the turn of the loop that is interrupted.
                         if str(stopped) != "Event loop stopped before Future completed.":
                             raise
                     gc.collect()  # a task keeps its error, whose frames keep the task
 
             error = Work(once).error(PATIENCE)
-            bomb.__exit__()  # the second Ctrl-C may end the loop in the middle of it: it would keep the frames of the task
+            bomb.__exit__()  # a second Ctrl-C may end the loop in the middle and keep the task's frames
             struck += bool(bomb.where)
             where = f"after {kind.__name__} at {bomb.where} and {bomb.again or 'no more'}, seed {seed}"
             assert error is None, f"{error!r} {where}"

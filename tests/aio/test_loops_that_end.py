@@ -1,4 +1,4 @@
-"""Event loops that end, stop for good, or belong to a parent: nothing hangs, nothing is lost, nothing is reported that no user caused."""
+"""Event loops that end, stop for good, or belong to a parent: no hang, no loss, no false report."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_closing_takes_back_what_waits_on_a_loop_that_stopped(harness, stopped):
 
 @pytest.mark.parametrize("together", [False, True])
 def test_what_waits_on_a_loop_that_was_closed_is_taken_back(harness, together):
-    """A loop may be closed while tasks wait, without cancelling them; a second Ctrl-C makes ``asyncio.run`` do so."""
+    """A loop may be closed without cancelling its tasks; a second Ctrl-C makes ``asyncio.run`` do so."""
     client, other = client_of(harness), client_of(harness)
     held = asyncio.run(_taken(other.lock("b")))
     loop = asyncio.new_event_loop()
@@ -238,7 +238,7 @@ def test_what_waits_on_a_loop_that_was_closed_is_taken_back(harness, together):
 
 @pytest.mark.parametrize("where", ["under_way", "releasing"])
 def test_a_request_of_a_loop_that_was_closed_keeps_no_lease(tmp_path, where):
-    """The task that waits for the reply holds another lock, which nobody can reach any more: it is released, not renewed."""
+    """The task that waits for the reply holds an unreachable lock: it is released, not renewed."""
     harness = RedisHarness(tmp_path)
     client = client_of(harness)
     loop = asyncio.new_event_loop()
@@ -302,7 +302,7 @@ async def _taken(lock):
 
 
 def test_a_collected_coroutine_releases_in_the_background(harness):
-    """A generator-based runner may drop a coroutine in the body of its `async with`, where nothing may be awaited any more."""
+    """A generator-based runner may drop a coroutine inside its `async with`, where nothing may be awaited."""
     client = client_of(harness)
     loop = asyncio.new_event_loop()
 

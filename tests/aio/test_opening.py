@@ -1,4 +1,4 @@
-"""Opening a store on a thread: a coroutine waits for it as long as the thread may take, which is what the synchronous face waits."""
+"""Opening a store on a thread: a coroutine waits for it exactly as long as the synchronous face does."""
 
 from __future__ import annotations
 

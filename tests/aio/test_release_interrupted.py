@@ -1,4 +1,4 @@
-"""A signal handler that raises in the middle of the task of a release: the release ends, and then the exception comes out."""
+"""A signal handler that raises inside a release's task: the release ends, then the exception is raised."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_what_a_handler_raises_in_one_of_several_releases_comes_out(harness, kin
 
 
 def test_a_release_that_ended_its_loop_keeps_no_lease_that_nobody_else_can_reach(harness, monkeypatch):
-    """Ctrl-C in the task of a release refers to all frames that it ends, and these to other leases. Nobody sees that task again."""
+    """Ctrl-C in a release's task refers to the frames it ends, and they to other leases. The task is lost."""
     client = client_of(harness)
 
     def interrupted(pipeline, now):

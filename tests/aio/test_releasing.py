@@ -1,4 +1,4 @@
-"""The task that performs a release: the caller's own until that is cancelled, and then one that lockkit starts."""
+"""The task that performs a release: the caller's own until it is cancelled, then one that lockkit starts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_neither_an_acquire_nor_a_release_makes_a_task(harness):
 
 @in_a_loop
 async def test_a_release_ends_although_its_caller_is_cancelled_at_every_turn_of_the_loop(harness):
-    """As an asyncio library with level cancellation does, which cancels a task again and again until it is out of its scope."""
+    """As in asyncio libraries with level cancellation, which cancel a task until it has left its scope."""
     async with client_of(harness) as client:
         lock = client.lock("a")
         for _ in range(3):
@@ -81,7 +81,7 @@ class Waits:
 @pytest.mark.parametrize("cold", [False, True])
 @in_a_loop
 async def test_what_a_release_waits_for_keeps_its_task(harness, cold):
-    """The event loop refers to its tasks weakly. One that is collected would leave its release to a thread, a ttl later."""
+    """The event loop refers to its tasks weakly. A collected task would leave its release to a thread."""
     hook = Waits()
     async with client_of(harness, plugins=[hook]) as client:
         lease = await client.lock("a").acquire(timeout=30)
@@ -137,7 +137,7 @@ async def test_another_caller_goes_on_where_the_first_one_ended(harness, how):
 
 
 def there(kind):
-    """The objects of a class that exist, by id. Those of other tests are kept, so that none of a later object has the id of one."""
+    """The living objects of a class, by id. Those of other tests are kept, so that no id is used again."""
     return {id(each): each for each in gc.get_objects() if isinstance(each, kind)}
 
 
@@ -173,7 +173,7 @@ async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(
 
 
 async def judge_waits(lock):
-    """Have waits end because their time is up, and fail if they leave an object. False if one ended otherwise."""
+    """Have waits end at their timeout, and fail if they leave an object. False if one ended otherwise."""
     gc.collect()
     before = there(Attempt)
     gc.disable()
@@ -187,7 +187,7 @@ async def judge_waits(lock):
 
 
 async def waited_in_vain(lock):
-    """Whether a wait of 0.1 s ended because its time was up. Else a request failed, or the hold lapsed: the machine stood still."""
+    """Whether a wait of 0.1 s ended by its timeout. If not, a request failed or the hold lapsed."""
     try:
         lease = await lock.acquire(timeout=0.1)
     except AcquireTimeout as error:

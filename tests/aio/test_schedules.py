@@ -1,4 +1,4 @@
-"""Seeded schedules on a loop with virtual time: tasks that acquire, hold, time out and are cancelled at any step never overlap, and leave nothing."""
+"""Seeded schedules in virtual time: tasks cancelled at any step never overlap, and leave nothing."""
 
 from __future__ import annotations
 

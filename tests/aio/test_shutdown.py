@@ -1,4 +1,4 @@
-"""A program that ends while a release is under way: whatever cancels the tasks of lockkit, a release goes on and gives nothing away (S9)."""
+"""A program that ends during a release: whatever cancels lockkit's tasks, the release goes on (S9)."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_a_close_that_is_cancelled_leaves_no_connection(harness):
 
 
 def test_a_release_whose_loop_was_closed_is_finished_by_a_thread(harness, cleanup):
-    """As after a third Ctrl-C, which ends the loop although tasks are pending. The thread waits for the hook as well."""
+    """As after a third Ctrl-C, which ends the loop with pending tasks. The thread waits for the hook too."""
     client = client_of(harness, plugins=[cleanup])
     loop = asyncio.new_event_loop()
     lease = loop.run_until_complete(client.lock("a").acquire(timeout=30))

@@ -64,7 +64,7 @@ def test_many_callers_never_leave_work_behind_a_busy_thread(pool):
     """A call that was counted on a thread that has just become busy is taken by another one."""
     for _ in range(200):
         go_on = threading.Event()
-        slow = [pool.submit(lambda: go_on.wait(30)) for _ in range(2)]  # noqa: B023 (it is over within the turn)
+        slow = [pool.submit(lambda: go_on.wait(30)) for _ in range(2)]  # noqa: B023 (done within the turn)
         assert result(pool.submit(lambda: 7)) == 7
         go_on.set()
         for job in slow:

@@ -1,4 +1,4 @@
-"""Locks taken together, and pools, in the asyncio face: the same names and guarantees as in the synchronous one."""
+"""Locks taken together, and pools, in the asyncio face: the same names and guarantees."""
 
 from __future__ import annotations
 

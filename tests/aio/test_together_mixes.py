@@ -1,4 +1,4 @@
-"""Random mixes of single locks, all_of, any_of and pools by tasks of one loop: they always finish, and never overlap."""
+"""Random mixes of locks, all_of, any_of and pools by tasks of one loop: they finish, and never overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner when its files fail: damaged, locked, unwritable or on a full disk, and in the last second of a process."""
+"""The runner when its files fail: damaged, locked, unwritable, on a full disk, in a process's last second."""
 
 from __future__ import annotations
 

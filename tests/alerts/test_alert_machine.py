@@ -1,4 +1,4 @@
-"""The promises of the alert engine, whatever comes in and however often it restarts, on a clock that the test moves."""
+"""The promises of the alert engine for any input and any number of restarts, on a clock of the test."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Alerts(RuleBasedStateMachine):
 
     @rule(seconds=st.one_of(st.integers(1, 59), st.integers(70, 300)), restarted=st.booleans())
     def look_elsewhere(self, seconds, restarted):
-        """Another engine has the lock of those that look: for less than a minute perhaps a dead one, for longer a living one."""
+        """Another engine has the looking lock: one that may be dead up to a minute, later a living one."""
         if restarted:
             self.restart(2)
         if seconds >= 70:  # what goes on is for the other engine to tell
@@ -196,7 +196,7 @@ class Alerts(RuleBasedStateMachine):
             assert one.raised <= 2
 
     def teardown(self):
-        """In the end everything is told that was owed, and what goes on is told and repeated, and then that it is over."""
+        """At the end, every owed alert was sent, every lasting one repeated, and then its end sent."""
         self.look = Look(subjects={"zombie": (Subject({"lock": "a"}, "gone"),)})
         self.decisions = Decisions()
         begin = self.now

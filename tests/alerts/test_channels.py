@@ -183,7 +183,8 @@ def test_log_and_journal_have_every_alert(tmp_path, caplog):
 
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "INFO"]
     assert caplog.records[0].message == (
-        "lockkit P0: gpu:0: 12 emergency releases of gpu:0 in an hour [first, group emergency_rate 0]; next: lockkit why gpu:0"
+        "lockkit P0: gpu:0: 12 emergency releases of gpu:0 in an hour [first, group emergency_rate 0]; next: "
+        "lockkit why gpu:0"
     )
     first, second = journal.read(tmp_path, file="alerts.jsonl")
     assert (first["kind"], first["severity"], first["reason"]) == ("alert", "P0", "first")
@@ -205,8 +206,10 @@ def test_nothing_heavy_is_imported_before_the_first_alert():
         "import sys\n"
         "from lockkit.alerts.opening import Channels\n"
         "from lockkit.alerts.channels import channel\n"
-        "d = Channels([channel('a', {'url': 'env:A'}), channel('b', {'type': 'pagerduty', 'key': 'env:B'})], None)\n"
-        "print([name for name in ('apprise', 'requests', 'http.client', 'ssl', 'msgspec') if name in sys.modules])\n"
+        "d = Channels([channel('a', {'url': 'env:A'}), "
+        "channel('b', {'type': 'pagerduty', 'key': 'env:B'})], None)\n"
+        "print([name for name in ('apprise', 'requests', 'http.client', 'ssl', 'msgspec') "
+        "if name in sys.modules])\n"
     )
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
@@ -279,7 +282,8 @@ def test_the_channels_of_a_configuration_are_opened(tmp_path):
     file = tmp_path / "lockkit.toml"
     with receiver(Answer(200)) as manager:
         file.write_text(
-            f'state_dir = "{tmp_path}/state"\n[alerts.channels.am]\ntype = "alertmanager"\nurl = "{manager.url}"\n'
+            f'state_dir = "{tmp_path}/state"\n'
+            f'[alerts.channels.am]\ntype = "alertmanager"\nurl = "{manager.url}"\n'
         )
         channels = open_channels(load(config=file, environ={}, etc=tmp_path / "none"))
         channels.put(notification())

@@ -1,4 +1,4 @@
-"""The command of an alert: pasted into a shell it does what it says, whatever a lock is called, or it is not shown."""
+"""The command of an alert: safe to paste into a shell, whatever a lock is called, or not shown."""
 
 from __future__ import annotations
 

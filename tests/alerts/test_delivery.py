@@ -1,4 +1,4 @@
-"""The thread of a channel: it never holds up who puts, and ends in time; what was put arrives, also after a restart."""
+"""The thread of a channel: never blocks a caller, ends in time, and delivers everything after a restart."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_channel_gets_only_its_severities(delivery):
 def test_a_channel_is_told_the_end_of_what_it_was_told_also_after_a_restart(
     delivery, tmp_path, restart, many
 ):
-    """The alert has left the channel's severities by then; with many notifications between, the spool was written anew."""
+    """The alert has left the channel's severities; after many notifications the spool was rewritten."""
     sink = Sink()
     one = delivery(sink, tmp_path / "s", severities=("P2",), limits=Limits(most=1000))
     one.put(notification(0, severity="P2"))

@@ -1,4 +1,4 @@
-"""Mail over apprise to a real mail server: readable as text and as HTML, tried again, and delivered after a restart."""
+"""Mail over apprise to a real mail server: text and HTML, tried again, and delivered after a restart."""
 
 from __future__ import annotations
 

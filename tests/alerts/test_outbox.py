@@ -1,4 +1,4 @@
-"""The outbox, on a clock of the test: nothing is lost while there is room, the order is kept, and the limit holds in every window."""
+"""The outbox on the test's clock: no loss while there is room, order kept, the limit in every window."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 class Service:
-    """The other side: it takes what it is given, or fails in the way that is asked for; and it knows what it has seen, and when."""
+    """The other side: accepts alerts or fails as requested, and records what it has seen, and when."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -70,7 +70,7 @@ STEPS = st.lists(
 
 
 def each_once_in_order(seen_all, put, urgent, rejected):
-    """A service saw all that was put at least once, and those of a group in order, unless it has rejected them."""
+    """A service saw every alert at least once, those of a group in order, unless it has rejected them."""
     first_seen = list(dict.fromkeys(seen_all))
     for group in range(3):
         seen = [number for number in first_seen if number % 3 == group]
@@ -85,7 +85,7 @@ def each_once_in_order(seen_all, put, urgent, rejected):
 
 
 @given(STEPS, st.integers(1, 6))
-# The first one fails until the service works again for another one; the fourth is of the same group as the first.
+# The first fails until the service works for another one; the fourth is of the group of the first.
 @example([("put", "P0")] * 4 + [("try", "refused"), ("wait", 3.0)] * 3, 2)
 @settings(max_examples=300, deadline=None)
 def test_whatever_fails_nothing_is_lost_or_out_of_order_and_the_limit_holds(steps, most):

@@ -1,4 +1,4 @@
-"""When a channel is tried next: pauses that grow, a limit that holds in every window, and room that is kept for P0."""
+"""When a channel is tried next: growing pauses, a limit that holds in every window, and room for P0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PagerDuty, DingTalk and Slack: the bodies that reach a real HTTP receiver have the forms that the services document, and each answer is understood."""
+"""PagerDuty, DingTalk and Slack: documented forms of bodies at a real HTTP receiver; answers understood."""
 
 from __future__ import annotations
 
@@ -526,7 +526,7 @@ def test_a_url_that_apprise_does_not_know_is_told_without_its_secrets():
 
 
 def test_apprise_works_on_the_thread_of_the_channel_alone():
-    # A thread of its own pool would be shared by all channels, and the interpreter would wait for it at its end.
+    # All channels would share a thread of its own pool, and the interpreter would wait for it at exit.
     with receiver() as to:
         before = set(threading.enumerate())
         Apprise(lambda: f"json://{to.address}/hook")(notification())

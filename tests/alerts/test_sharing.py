@@ -1,4 +1,4 @@
-"""The share of a channel: what a channel was told to fire, it is told to be over, and it hears of nothing else."""
+"""The share of a channel: for every alert that it was sent, it is sent the end; it gets nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines of two state folders that take over from each other: what goes on is told at least once, and at most once more for each takeover."""
+"""Engines of two state folders that take over: an alert is sent once, plus at most once per takeover."""
 
 from __future__ import annotations
 

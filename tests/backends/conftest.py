@@ -1,4 +1,4 @@
-"""Fixtures that the files about a store share: watches that end with the test; on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
+"""Fixtures of the tests of stores: watches, Redis with its own clock, kinds of lock, two etcd clients."""
 
 from __future__ import annotations
 

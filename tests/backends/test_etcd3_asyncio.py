@@ -1,4 +1,4 @@
-"""The conformance kit through the asyncio face, on etcd by way of python-etcd3, which is called on threads."""
+"""The conformance kit through the asyncio face, on etcd over python-etcd3, which is called on threads."""
 
 import importlib.util
 

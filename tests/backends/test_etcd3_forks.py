@@ -106,7 +106,7 @@ def test_forks_among_calls_and_watches(opened, server, patient):
 
 
 def test_at_a_fork_no_thread_of_grpc_is_left(opened, server, patient):
-    """gRPC ends its threads when the last channel is closed; a child that is forked meanwhile hangs in its first call."""
+    """gRPC ends its threads with the last channel; a child forked meanwhile hangs in its first call."""
     transport = opened(server)
     for _ in range(20):
         put(transport, b"a")
@@ -116,7 +116,7 @@ def test_at_a_fork_no_thread_of_grpc_is_left(opened, server, patient):
 
 
 def test_a_channel_of_another_library_holds_up_no_fork(opened, server, patient):
-    """An open channel of another library keeps gRPC's threads alive, so a fork does not wait for their end."""
+    """Another library's open channel keeps gRPC's threads alive, so a fork does not wait for them."""
     put(opened(server), b"a")
     import grpc  # later: who imports it before lockkit does decides that it cannot be used after a fork
 

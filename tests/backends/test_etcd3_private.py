@@ -1,4 +1,4 @@
-"""The private names of python-etcd3 and gRPC that lockkit uses are still there; a new version that changed one fails here."""
+"""The private names of python-etcd3 and gRPC that lockkit uses: a version that changes one fails here."""
 
 from __future__ import annotations
 

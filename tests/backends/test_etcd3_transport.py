@@ -1,4 +1,4 @@
-"""The transport by way of python-etcd3 alone: its library, and connections that are dead. Forks: test_etcd3_forks.py."""
+"""The transport over python-etcd3: its library, and dead connections. Forks: test_etcd3_forks.py."""
 
 from __future__ import annotations
 
@@ -119,7 +119,10 @@ def test_a_library_that_cannot_be_used_is_told_with_the_reason_and_what_to_do(tm
 
 
 def test_it_is_not_imported_with_the_plugins(tmp_path):
-    program = "import sys, lockkit_etcd, lockkit_etcd3, lockkit_etcd3.library; print({'etcd3', 'grpc'} & sys.modules.keys())"
+    program = (
+        "import sys, lockkit_etcd, lockkit_etcd3, lockkit_etcd3.library; "
+        "print({'etcd3', 'grpc'} & sys.modules.keys())"
+    )
     assert run(tmp_path, program) == "set()\n"
 
 
@@ -242,7 +245,7 @@ def test_a_connection_that_has_died_unseen_is_replaced_by_the_next_call(opened):
 
 
 def test_no_signal_can_strike_in_grpc(opened, server):
-    """Not in a call, nor when the channel is made or closed: a lock of gRPC that stays taken would hang every later call."""
+    """No signal strikes in a call, connect or close: a lock of gRPC left taken would hang all later calls."""
     transport = opened(server)
     begun = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""Cards on etcd: a holder that goes wrong in a layer of its release (S4, S7, L1), and a resize that a claim for a whole card overtakes."""
+"""Cards on etcd: holders that fail in a layer of the release (S4, S7, L1), and an overtaken resize."""
 
 from __future__ import annotations
 

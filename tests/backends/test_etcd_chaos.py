@@ -1,4 +1,4 @@
-"""Everything at once on three etcd members: links that are held, slowed down and cut, members that stand still or die, evictions.
+"""Three etcd members under all faults at once: links held, slowed, cut; members paused, killed; evictions.
 
 Whatever happens, never do more believe that they hold than may, fences rise, and nothing is left in the end.
 """

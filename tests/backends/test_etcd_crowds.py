@@ -1,4 +1,4 @@
-"""The cost of many claims of one queue on etcd: tries that get in, looks that do not wait for each other, polls that stay small."""
+"""The cost of many claims in one queue on etcd: tries that get in, concurrent looks, small polls."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def kind(request):
 
 
 def line_up(store, other, kind, length):
-    """Have ``length`` claims in a queue, a few of them another client's; returns the holders, and this client's waiters."""
+    """Queue ``length`` claims, a few of another client; returns the holders and this client's waiters."""
     holders = [take(other, ttl=60, **kind)[0] for _ in range(kind.get("capacity", 1))]
     waiters = []
     for at in range(length - len(holders)):
@@ -238,7 +238,7 @@ def test_a_hand_off_in_a_long_queue_reads_what_is_ahead_and_no_more(opened, kind
 
 
 def test_a_waiter_waits_for_the_guard_of_a_claim_that_joined_a_long_queue_ahead_of_it(opened):
-    """A claim with min_hold leaves a guard that is younger than the claims behind it, and they see it all the same."""
+    """The guard that a claim with min_hold leaves is younger than the claims behind it; they still see it."""
     store, other = opened(), opened()
     line_up(store, other, {}, 60)
     guarded = queue(other, ttl=60, min_hold=30.0)
@@ -273,7 +273,7 @@ def test_a_waiter_waits_for_a_holder_behind_it_after_a_resize_of_a_long_queue(op
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", [1, 2, None])
 def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, seed, monkeypatch):
-    """Joins, ends, resizes and questions in any order, in a queue that counts as long from the fourth claim on."""
+    """Joins, ends, resizes and questions in any order, in a queue that counts as long from four claims on."""
     seed = random.randrange(2**32) if seed is None else seed
     print(f"seed {seed}")
     monkeypatch.setattr(looking, "LAST", 3)
@@ -429,7 +429,7 @@ def test_a_poll_of_many_waiters_of_a_client_lists_their_queue_once_without_value
 
 
 def test_a_poll_of_many_waiters_for_a_mutex_reads_no_values_whoever_has_gone(opened, server):
-    """Else each hand-off would have each beat read a thousand claims, and at a busy machine the next keepalive would come too late."""
+    """Else at each hand-off every beat would read a thousand claims, and the next keepalive might be late."""
     store, other = opened(), opened()
     holder, _ = take(other, ttl=60)
     first, *ours = [queue(store, ttl=60) for _ in range(20)]
@@ -475,7 +475,7 @@ def test_a_poll_of_many_waiters_sees_that_a_resize_has_made_room_for_one(opened)
 
 
 def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
-    """For each waiter: its turn has come, its claim is gone, or somebody in front of it is; and nothing else is said."""
+    """For each waiter: its turn has come, its claim is gone, or a claim ahead of it is; and nothing else."""
     store, other = opened(), opened()
     holder, _ = take(other, ttl=60)
     second = queue(other, ttl=60)
@@ -495,7 +495,7 @@ def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
 @pytest.mark.parametrize("seed", [1, 2, None])
 @pytest.mark.parametrize("exclusive", [False, True], ids=["semaphore", "mutex"])
 def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed, exclusive, monkeypatch):
-    """Each claim that fits is offered, one that does not waits, and one that is gone is lost, after any change of the queue."""
+    """After any change, each claim that fits is offered, others wait, and one that is gone is lost."""
     monkeypatch.setattr(renewing, "_SINGLE", 1 if exclusive else 16)
     seed = random.randrange(2**32) if seed is None else seed
     print(f"seed {seed}")
@@ -540,7 +540,7 @@ def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed, exclusi
 
 
 def test_permits_are_tried_for_by_many_at_a_time_without_a_refusal(server):
-    """On a semaphore with room for all every try is granted, and none is told that the queue keeps changing."""
+    """On a semaphore with room for all, every try is granted; none fails with a queue that keeps changing."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(lockkit.connect(server.url())) for _ in range(3)]
         told, done = [], []

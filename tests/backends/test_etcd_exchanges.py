@@ -1,4 +1,4 @@
-"""The hot calls of the etcd store as exchanges: step by step without a server, and on an event loop with one."""
+"""The hot calls of the etcd store as exchanges: step by step without a server, and on an event loop."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def opened(server):
 
 @pytest.fixture
 def on_loop(opened, monkeypatch):
-    """Runs ``told(exchanges, perform)`` on an event loop, in which no thread may be started and nothing may connect by itself."""
+    """Runs ``told(exchanges, perform)`` on an event loop that may start no thread and no connection."""
 
     def run(told):
         exchanges = opened.extras.exchanges
@@ -463,7 +463,7 @@ def performed(opened, step):
 
 
 def cancelled_at(opened, exchange, steps):
-    """Cancel an exchange once so many of its steps are done. Returns the request under way; None if it has fewer steps."""
+    """Cancel an exchange after some of its steps. Returns the pending request; None if it has fewer steps."""
     cut = Stepped(opened, exchange)
     if not cut.go_on(steps) or cut.step is None:
         return None
@@ -477,7 +477,7 @@ def cancelled_at(opened, exchange, steps):
 @pytest.mark.parametrize("turn", [False, True], ids=["free", "after-a-wait"])
 @pytest.mark.parametrize("terms", [{}, {"min_hold": 3600}, {"lock_delay": 3600}], ids=str)
 def test_a_request_that_arrives_at_any_moment_of_the_release_leaves_nothing(opened, server, terms, turn):
-    """Each request of an acquire, late by each number of requests of the release that follows: the lock is free in the end."""
+    """Each request of an acquire, delayed past each number of release requests: the lock ends up free."""
     played = 0
     with contextlib.closing(open_store(server.url(), OpenOptions())) as other:
         for steps, moment in itertools.product(range(6), range(5)):

@@ -1,7 +1,7 @@
 """Three etcd members, of which the leader stands still for longer than a ttl and goes on, again and again.
 
-What it revokes then depends on which of its threads is the first to run: on etcd 3.5.16 it does so in one of two to eight
-such failovers. The interleavings are scripted in test_etcd_terms.py; here they happen, or do not. A whole run
+Its first thread to run decides what it then revokes: on etcd 3.5.16, it revokes in one of two to eight such
+failovers. test_etcd_terms.py scripts the interleavings; here they happen, or do not. A whole run
 (``--lockkit-whole``) goes on for 20 failovers.
 """
 
@@ -25,7 +25,7 @@ AFTERWARDS = 1.0
 
 
 class Names:
-    """Locks that one client holds and another waits for: when the first was last valid, and when the second was granted."""
+    """Locks of one client that another waits for: when the first was last valid, and the second granted."""
 
     def __init__(self, client, other, turn):
         self.leases = [client.lock(f"{turn}-{at}", ttl=TTL).acquire(timeout=10) for at in range(NAMES)]

@@ -1,4 +1,4 @@
-"""Answers that no etcd gives, as a broken or foreign proxy may: each is told as trouble with the store, by every call and in time."""
+"""Answers that no etcd gives, as from a foreign proxy: every call reports trouble with the store, in time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ ANSWERS = {
     "no length": b"HTTP/1.1 200 OK\r\n\r\n{}",
     "no HTTP": b"SSH-2.0-x\r\n\r\n",
     "a chunk of no size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-    "a chunk of a negative size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+    "a chunk of a negative size": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n"
+    ),
     "deep JSON": http(b"[" * 100_000 + b"]" * 100_000),
     "a deep error": http(b"[" * 100_000 + b"]" * 100_000, b"500 X"),
     "a member that is no number": http(b'{"header":{"member_id":"x","raft_term":"2"}}'),

@@ -1,4 +1,4 @@
-"""The transport over etcd's JSON gateway: whom it asks, what it knows when no answer comes, and what it tells of a watch."""
+"""The transport over etcd's JSON gateway: its choice of member, missing answers, and reports of watches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On which answers the validity of a hold on etcd rests, when a lease is used again, and what late copies meet."""
+"""The answers that a hold on etcd bases its validity on, reused leases, and the effect of late copies."""
 
 from __future__ import annotations
 

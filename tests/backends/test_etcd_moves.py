@@ -1,4 +1,4 @@
-"""Claims of the etcd store that move to another lease, are ended by somebody else, or go on blocking in their place."""
+"""Claims on etcd that move to another lease, are ended by others, or go on blocking in their place."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_ctrl_c_at_the_end_of_a_move_does_not_end_the_renewals_of_the_claim(open
 
 
 def late(opened, monkeypatch, *, announced=True):
-    """A claim of one client, and how a request of a copy that gave up extending it arrives: the move, or what announces it."""
+    """A claim whose client gave up extending it, and the late request: the move, or its announcement."""
     mine, other = opened(), opened()
     one, fence = take(mine, ttl=LONG)
     transport, kept = asked(other), []
@@ -398,7 +398,7 @@ def test_a_copy_that_stands_still_for_the_length_of_its_lease_tries_again(opened
     assert ended
 
 
-# -- beside clients of earlier versions, which count on the lease that the last note names, and keep the fields they do not know
+# -- beside earlier versions, which trust the lease in the last note, and keep unknown fields
 
 
 def stored(server, what):

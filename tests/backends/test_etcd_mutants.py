@@ -106,7 +106,7 @@ def of_a_large_batch_only_what_was_answered_is_held(server, store, other):
 
 
 def every_lease_of_a_large_batch_is_answered(server, store, other):
-    """Also if the second half of the request arrives when the first answer is ready, as it may on a busy machine."""
+    """Also if the second half of the request arrives with the first answer, as on a busy machine."""
 
     def in_halves(self, packed, end):
         half = len(packed) // 2
@@ -366,7 +366,7 @@ def test_the_mistake_is_noticed(mutant, place, monkeypatch):
 
 
 def test_every_keepalive_is_weighed(place, monkeypatch):
-    """If an answer does not count, whatever it is, the basis of that lease stays, and the claim moves to another."""
+    """If an answer does not count, that lease keeps its basis, and the claim moves to another lease."""
     _, store, _ = place
     one, fence = take(store)
     monkeypatch.setattr(EtcdLeases, "counts", staticmethod(lambda *_: False))

@@ -1,4 +1,4 @@
-"""The hot calls of the etcd store, performed on an event loop: real servers, cancellation at every suspension, and failures."""
+"""The hot calls of the etcd store on an event loop: real servers, cancellation everywhere, failures."""
 
 from __future__ import annotations
 

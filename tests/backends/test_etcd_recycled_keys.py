@@ -1,4 +1,4 @@
-"""A client's claims on a name have one key, one after the other: so a name does not become slower with every use."""
+"""A client's claims on a name reuse one key in turn, so a name does not become slower with every use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest rights with which the etcd store works, and what those with less are told. The same stand in the docs."""
+"""The smallest rights with which the etcd store works, as in the docs, and the errors with fewer rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts that only the etcd store has: notes, two leases for a claim, batches, and what it says to those who look."""
+"""Parts that only the etcd store has: notes, two leases for a claim, batches, and its findings."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_a_hold_that_another_client_extended_moves_back_to_a_lease_of_its_own_cl
 
 
 def test_a_lease_whose_basis_has_run_out_is_not_revived(store, server):
-    """The server may give it more time, after a restart or an election; whoever counts on its own clock has lost it."""
+    """The server may extend it after a restart or an election; a client that counts itself has lost it."""
     one, fence = take(store, ttl=1)
     server.call("lease/grant", {"ID": "4711", "TTL": "60"})
     entry = store.store.entries[one.token]
@@ -303,7 +303,7 @@ def test_the_names_of_more_claims_than_a_page_are_all_listed(store, monkeypatch)
 
 
 def test_after_a_claim_that_may_be_offered_nobody_overtakes_who_holds_already(store):
-    """Two permits of which the second answered first; then the lock shrinks: the first must not be granted beside it."""
+    """Of two offered permits the second answered first; then the lock shrinks: the first is not granted."""
     terms = {"kind": "semaphore", "capacity": 2}
     both = [take(store, **terms)[0] for _ in range(2)]
     first, second = (queue(store, **terms) for _ in range(2))
@@ -375,7 +375,7 @@ def test_who_joins_a_line_that_its_client_has_just_seen_joins_at_once(store, mon
 
 
 def test_a_heartbeat_with_time_for_one_batch_keeps_the_claims_that_come_first(store, monkeypatch):
-    """The protocol names the most urgent first; the last of each heartbeat then come first in the next one."""
+    """The protocol names the most urgent first; claims that were left over come first the next time."""
     held = [take(store, f"lock-{at}", ttl=60) for at in range(9)]
     monkeypatch.setattr(cluster, "_BATCH", 3)
     monkeypatch.setattr(cluster, "_AT_ONCE", 1)

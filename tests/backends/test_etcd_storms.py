@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 WAITS, FEW = 300, 20
 MOST = 60
-"""Requests while all of them are given up, with those of the test and of the heartbeat; one for each claim would be five times as many."""
+"""Most requests while all are given up, with test and heartbeat; one for each claim would be 300."""
 
 
 server = started(EtcdServer)

@@ -1,8 +1,8 @@
 """Leaders of etcd that stood still and come back: what they revoke must be of no use to anybody any more.
 
-The elections are scripted: a real server stores and grants, a transport before it says which term it is, and remembers in
-which term each lease was granted. A leader that comes back revokes every lease of an earlier term than the present: all
-that a deposed leader can know.
+The elections are scripted: a real server stores and grants; a transport before it chooses the term that
+it reports, and keeps the term in which each lease was granted. A leader that comes back revokes every
+lease of a term before the present one: all that a deposed leader can know.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Elections:
         before_txn: Called once, before the next transaction that writes, with it.
         lost: The number of transactions that write, and whose answer is lost.
         undone: They are not done either.
-        stale: The term of a deposed leader that still answers what does not go through the log; None for none.
+        stale: The term of a deposed leader that still answers requests outside the log; None for none.
         back: How many revisions the servers seem to have been set back, by a backup.
     """
 
@@ -148,7 +148,7 @@ def etcd(etcds):
 
 
 def crossed(elections, clock, renewed):
-    """A leader stands still for longer than a ttl, comes back, and revokes; meanwhile what is held is renewed."""
+    """A leader pauses for longer than a ttl, comes back, and revokes; held claims are renewed meanwhile."""
     elections.elect()
     for _ in range(2):
         clock.advance(TTL * 0.6)
@@ -262,7 +262,7 @@ def a_backup_revives_no_lease(elections, store, clock):
 
 
 def a_backup_is_noticed_although_neither_terms_nor_revisions_go_back(elections, store, clock):
-    """As after ``--bump-revision``. The backup has the leases of all, of the claims only the oldest, and one that was released since."""
+    """As after ``--bump-revision``. The backup has all leases, the oldest claims, and one released since."""
     stays, freed = take(store, "stays", ttl=TTL), take(store, "freed", ttl=TTL)
     free = store.store.entries[freed[0].token].hold.id
     store.release(freed[0], BUDGET)
@@ -336,8 +336,12 @@ def the_look_is_a_plain_read(patch):
 
 MUTANTS = {
     any_keepalive_counts: holds_outlive_a_leader_that_comes_back,
-    the_answer_to_a_grant_shows_its_term: a_grant_of_the_old_leader_that_is_answered_after_the_election_is_of_the_old_term,
-    one_answer_shows_the_term: a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term,
+    the_answer_to_a_grant_shows_its_term: (
+        a_grant_of_the_old_leader_that_is_answered_after_the_election_is_of_the_old_term
+    ),
+    one_answer_shows_the_term: (
+        a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term
+    ),
     the_look_is_a_plain_read: a_plain_read_of_a_deposed_leader_proves_no_keepalive,
     waiters_stay_where_they_are: waiters_keep_their_places_when_a_leader_comes_back,
     terms_begin_anew: a_backup_revives_no_lease,
@@ -542,7 +546,7 @@ def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clo
 
 
 def test_a_shorter_extend_shortens_nothing(etcd, clock):
-    """The first of two threads that extend one lease may be the last to hear, and then counts on the ttl that it asked for."""
+    """The first of two threads that extend a lease may hear last, and then counts on the ttl it asked for."""
     _, store = etcd
     one, fence = take(store, ttl=TTL)
     store.extend(one, fence, 3 * TTL, BUDGET)

@@ -324,7 +324,7 @@ def test_a_waiter_that_cannot_be_next_is_told_what_it_missed_before_its_watch_be
 
 @contextlib.contextmanager
 def waited_before(server, monkeypatch, ahead=0):
-    """A store that has just waited for a name and has the watch of a second wait; the streams that it opens."""
+    """A store that has just waited for a name and watches a second one; the streams that it opens."""
     streams = []
     real = Gateway.watch
     monkeypatch.setattr(Gateway, "watch", lambda self, *words: streams.append(words) or real(self, *words))

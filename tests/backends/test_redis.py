@@ -1,4 +1,4 @@
-"""The conformance kit on Redis: whole on one server; on the others for one kind of lock, unless the run is a whole one."""
+"""The conformance kit on Redis: complete on one server; on others for one kind of lock, unless whole."""
 
 from lockkit.testing.kit import kit
 from lockkit.testing.processes import installed

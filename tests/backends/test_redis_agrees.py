@@ -1,4 +1,4 @@
-"""The queue in Lua against its two readings in Python: lockkit.store.queue, and the memory store, step by step on one clock."""
+"""The queue in Lua against lockkit.store.queue and the memory store, step by step on one clock."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Run:
         return self.acquire(who, create=False)
 
     def replay(self, who, claim):
-        """A create is sent again only while its outcome is unknown, never for a claim that was there and is gone."""
+        """A create is sent again only while its outcome is unknown, never for a claim that has gone."""
         standing = {info.claim_id for info in self.store.inspect(self.name, 2.0).claims}
         return self.acquire(who, create=claim_id(claim.token) in standing)
 
@@ -190,7 +190,7 @@ def times(claims):
 
 
 def follows_the_rule(claims):
-    """Every claim that waits does not fit, every claim that fits and does not hold is offered, and the order is by fence."""
+    """Waiting claims do not fit, claims that fit hold or are offered, and fences give the order."""
     holding = [info.state in ("HELD", "LINGERING") for info in claims]
     fits = grantable(claims, holding)
     for place, info in enumerate(claims):
@@ -262,7 +262,7 @@ def in_turn(steps):
 
 
 def handed(kinds):
-    """Histories in which a lock mostly goes from one to the next. Drawn from a list, which may say a thing more than once."""
+    """Histories that mostly hand a lock on, drawn from a list in which an entry may occur twice."""
     few = range(3)
     steps = [
         *(("acquire", who, kind, True, {}) for who in few for kind in kinds * (4 // len(kinds))),
@@ -330,7 +330,7 @@ def handed(kinds):
     ).flatmap(handed)
 )
 def test_they_agree_where_a_lock_goes_from_hand_to_hand(both, steps):
-    """The most frequent cases, which take few commands: see ``release_first.lua`` and ``acquire_first.lua``."""
+    """The most frequent cases, in few commands: see ``release_first.lua`` and ``acquire_first.lua``."""
     agree(both, steps, lapsed=True)
 
 

@@ -113,7 +113,7 @@ def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
 
 
 def test_whoever_never_says_that_it_sleeps_keeps_nobody_from_it_for_good(pair):
-    """As when its thread was cut short by Ctrl-C, or this process is a child that was forked at that moment."""
+    """As when Ctrl-C cut its thread short, or this process is a child that was forked at that moment."""
     line, server = pair
     awake._process.until = time.monotonic()
     line._awake._in_vain = 7

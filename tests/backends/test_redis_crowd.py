@@ -24,7 +24,7 @@ from lockkit_redis.connection import pack
 from support.striking import gone, left, strike_each_place
 
 SLOW = 20.0
-"""Seconds that a busy machine may take for what is a matter of milliseconds: nothing but a failure waits for them to pass."""
+"""Seconds allowed on a busy machine for what takes milliseconds: only a failure waits that long."""
 
 
 def queued(store, *args, **kwargs):
@@ -183,7 +183,8 @@ one, waiting = Claim(new_token(), Terms("a")), Claim(new_token(), Terms("a"))
 fence = store.acquire(one, True, 2.0).fence
 woken = threading.Event()
 store.watch("a", store.acquire(waiting, True, 2.0).blockers, woken.set, waiting)
-busy = threading.Thread(target=lambda: [store.renew([(one, fence), (waiting, None)], 2.0) for _ in range(2000)])
+busy = threading.Thread(
+    target=lambda: [store.renew([(one, fence), (waiting, None)], 2.0) for _ in range(2000)])
 busy.start()  # somebody is in the middle of a call at the fork
 pid = os.fork()
 if pid == 0:

@@ -23,7 +23,7 @@ def cluster():
 
 
 def look(cluster):
-    """Return the findings of doctor, after giving each node time to answer on a busy machine: each gets a share of the request timeout."""
+    """Return doctor's findings, with time for each node, which gets only a share of the request timeout."""
     url = cluster.url().replace("//", "//locker:secret@")
     with lockkit.connect(url, request_timeout=5.0) as client:
         return client.check()

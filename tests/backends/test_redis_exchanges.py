@@ -1,4 +1,4 @@
-"""The hot calls of the Redis store as exchanges: step by step without a server, and performed on an event loop without a thread."""
+"""The hot calls of the Redis store as exchanges: step by step without a server, and on an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate before a Redis key: the contract, the Lua rule, no lost update, lost replies, late copies, rights, a Cluster."""
+"""The gate before a Redis key: contract, Lua rule, lost updates and replies, late copies, rights, Cluster."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_a_write_without_any_answer_is_unknown(client):
 
 
 def test_a_write_whose_answer_a_newer_holder_has_overtaken_is_unknown(client):
-    """The first request was done; the repetition is refused. To call the write refused would be a guess, and a wrong one."""
+    """The first request was done, its repetition refused: reporting the write as refused would be wrong."""
     key = Silent(client, "a")
     guarded = FenceGate(key).open(FakeLease(3))
     newer = []

@@ -26,7 +26,7 @@ def keys(server, kind=""):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """Each script's bytes, as they went out; a store of another file may still be reading its Cluster's map."""
+    """The bytes of each script as sent; a store of another file may still be reading its Cluster's map."""
     copies = []
     exchange = Connection.exchange
 

@@ -148,7 +148,7 @@ def test_who_waits_for_a_lock_is_told_at_once_that_the_certificate_is_not_truste
 
 @both_ways
 def test_a_missing_client_certificate_is_told(tls, way):
-    """Every time, though the server has hung up before anything was said: what it said is read all the same."""
+    """Every time, though the server hangs up before the first request: its message is read all the same."""
     for _ in range(10):
         error = trouble(secure(tls, cert_file=None, key_file=None), way)
 

@@ -1,4 +1,4 @@
-"""A URL that leads to something else than it says: each is told as what it is, at once, with the URL to write instead."""
+"""A URL that leads to another kind of server: the error names it, at once, with the URL to write instead."""
 
 from __future__ import annotations
 

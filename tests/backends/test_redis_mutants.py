@@ -1,4 +1,4 @@
-"""Deliberate mistakes in the scripts of the Redis store: each must be noticed by the scenario that is meant for it."""
+"""Deliberate mistakes in the scripts of the Redis store: the scenario meant for each must notice it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers of a client's subscription on Redis: the waiting thread, if it is alone; and nobody misses a turn when that changes."""
+"""Readers of a client's subscription on Redis: the waiting thread if alone; no turn is missed at changes."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_connection_that_is_silent_is_given_up_by_who_reads(server, standing, 
 
 @pytest.fixture
 def pings(monkeypatch):
-    """The connections that were sent a PING; one every 20 ms, in which a busy machine may not answer: nobody looks before it has."""
+    """The connections that got a PING: one every 20 ms, which a busy machine may not answer in time."""
     sent = []
     ask, hear = subscription.Subscription._ask_for_life, subscription.Subscription.hear
 

@@ -1,4 +1,4 @@
-"""The smallest rights with which the Redis store works, and what those with less are told. The two lines are in the docs."""
+"""The smallest rights with which the Redis store works, as in the docs, and the errors with fewer rights."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ WRITER = (
     " +get +set +del +exists +pexpire +pexpireat +pttl +hget +hmget +hset +hdel +hgetall"
     " +zadd +zrem +zscore +zrank +zrange +zrangebyscore +zremrangebyscore"
 )
-"""Add ``+info`` for ``lockkit doctor``, ``+scan`` for ``names(deep=True)``, ``+wait`` for ``min_replicas``, ``+select`` for
-a database other than 0, ``+role`` behind Sentinel."""
+"""Add ``+info`` for ``lockkit doctor``, ``+scan`` for ``names(deep=True)``, ``+wait`` for ``min_replicas``,
+``+select`` for a database other than 0, ``+role`` behind Sentinel."""
 OBSERVER = (
     "user watcher on >secret resetkeys %R~lockkit:default:* resetchannels -@all"
     " +ping +time +client|setname +multi +exec +get +hgetall +zrange"

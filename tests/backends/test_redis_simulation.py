@@ -1,6 +1,6 @@
-"""The protocol on the real scripts of the Redis store, under every schedule and fault that Hypothesis thinks of.
+"""The protocol on the real scripts of the Redis store, under every schedule and fault of Hypothesis.
 
-The schedules and promises are those of ``tests/protocol/test_simulation.py``. A violation prints its schedule;
+Schedules and promises: ``tests/protocol/test_simulation.py``. A violation prints its schedule;
 ``explore(ON_REDIS[...], bytes.fromhex(...))`` plays it again.
 """
 

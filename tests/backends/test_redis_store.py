@@ -1,4 +1,4 @@
-"""The Redis store when the server forgets its scripts or its data, and when claims lapse. test_redis.py is the kit."""
+"""The Redis store when the server forgets scripts or data, and lapsing claims. test_redis.py is the kit."""
 
 from __future__ import annotations
 
@@ -149,8 +149,11 @@ def test_readers_behind_a_waiting_writer_that_lapses_all_get_in(clock, store):
 
 
 def test_a_token_is_a_word_and_no_command_whatever_is_in_it(server, store):
-    """Tokens come from other processes too, in handles; that core refuses such ones is no reason to trust it."""
-    ends = "\r\n$1\r\n0\r\n$1\r\n0\r\n$1\r\n0\r\n$2\r\n{}\r\n*3\r\n$3\r\nSET\r\n$5\r\nOWNED\r\n$1\r\n1\r\n*2\r\n$4\r\nECHO"
+    """Other processes' tokens come in handles; the core refuses such tokens, but is not relied on."""
+    ends = (
+        "\r\n$1\r\n0\r\n$1\r\n0\r\n$1\r\n0\r\n$2\r\n{}\r\n*3\r\n"
+        "$3\r\nSET\r\n$5\r\nOWNED\r\n$1\r\n1\r\n*2\r\n$4\r\nECHO"
+    )
     for token in ("a" * 32 + ends, "short", "ä" * 32):
         one = Claim(token, Terms("a", ttl=30.0))
         assert store.release(one, 2.0) == ABSENT
@@ -160,7 +163,7 @@ def test_a_token_is_a_word_and_no_command_whatever_is_in_it(server, store):
     assert not server.cli("EXISTS", "OWNED")
 
 
-# -- a claim that queues up behind one, in few commands --------------------------------------------------------
+# -- a claim that queues up behind one, in few commands ------------------------------------------------------
 
 
 def keys_of(store, name="a"):

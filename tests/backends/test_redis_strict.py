@@ -50,7 +50,7 @@ def test_doctor_tells_once_what_is_told_at_opening_too(evicting, capsys):
 
 
 def said(*words, url):
-    """Return what a command writes to stderr, as a process of its own: a handler of logs keeps the stderr that it found."""
+    """Return the stderr of a command in its own process: a log handler keeps the stderr it started with."""
     command = [sys.executable, "-m", "lockkit", *words[:2], "--url", url, *words[2:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     return done.stderr

@@ -1,4 +1,4 @@
-"""The conformance kit on a store of compare-and-swap registers, which shows that such a store needs two calls."""
+"""The conformance kit on compare-and-swap registers, which shows that such a store needs two calls."""
 
 from lockkit.testing.kit import kit
 from lockkit.testing.shapes import SEMAPHORE

@@ -1,4 +1,4 @@
-"""The memory of ten thousand locks: what does not depend on the name is kept once for all locks with the same terms."""
+"""The memory of ten thousand locks: everything but the name is kept once for equal terms."""
 
 from __future__ import annotations
 

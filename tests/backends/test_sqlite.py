@@ -1,4 +1,4 @@
-"""The conformance kit on the embedded store, in a folder of one user's own; and for one kind of lock in one that a group shares."""
+"""The conformance kit on the embedded store in a private folder; for one kind of lock in a shared folder."""
 
 from lockkit.testing.kit import kit
 from lockkit.testing.machine import Machine

@@ -1,4 +1,4 @@
-"""The short read of a waiter on the embedded store: the same answer as from the whole queue, or none where that must be read."""
+"""The short read of a waiter on the embedded store: the answer of the whole queue, or none where needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bell of the embedded store is listened to by the thread that waits, if it waits alone; and nobody misses a turn when that changes."""
+"""Readers of a bell of the embedded store: the waiting thread if alone; no turn is missed at changes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store, 
 
 
 def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
-    """The Ctrl-C lands between the moment in which the bell is read and the one in which the waiters are rung."""
+    """Ctrl-C strikes between the moments in which the bell is read and the waiters are rung."""
     here, there = fifos
     bell, key = Bell(), b"abcdef"
     watch = here.watch(key, [], bell.ring, reads=True)

@@ -74,7 +74,7 @@ def opened(url):
 
 
 def soon(call, *given, **terms):
-    """The result of a call, which is repeated while others have damaged files open yet, or are repairing them."""
+    """The result of a call, repeated while other processes have damaged files open or repair them."""
     while True:
         try:
             return call(*given, **terms)
@@ -112,7 +112,7 @@ class Actor:
 
 @pytest.fixture
 def process(url):
-    """Starts processes with an open store each; what they are told to do is a line of Python, and its value the answer."""
+    """Starts processes with an open store each; each runs one line of Python and answers its value."""
     with contextlib.ExitStack() as stack:
 
         def start():
@@ -296,7 +296,7 @@ def test_the_last_ones_leaving_which_removes_the_log_is_no_damage(process, opene
 def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_finds_what_was_held(
     opened, path, monkeypatch
 ):
-    """A busy machine may keep the thread that closes from its next step for long, and SQLite has removed the log by then."""
+    """On a busy machine the closing thread may wait before its next step, and SQLite has removed the log."""
     leaving, newcomers = opened(), []
     take(leaving)
     close = Connection.close
@@ -447,7 +447,7 @@ def test_a_link_that_leads_elsewhere_is_a_replaced_store(tmp_path, folder):
 
 
 class Cleaner:
-    """Removes something once, before the n-th of the lines that this thread executes while it opens a store alone."""
+    """Removes something once, before the n-th line that this thread executes while opening a store alone."""
 
     def __init__(self, clean, at):
         self.clean, self.at, self.lines = clean, at, set()
@@ -661,11 +661,11 @@ def test_an_error_that_comes_of_removed_files_says_nothing_of_the_request(opened
     assert type(caught.value).__name__ == "Unknown"
 
 
-# -- forks ----------------------------------------------------------------------------------------------------
+# -- forks ---------------------------------------------------------------------------------------------------
 
 
 def test_the_store_of_a_forked_child_stands_when_its_parent_has_closed_its_own(process, url, path):
-    """SQLite takes an inherited lock for the child's own: the parent's close removed log and index under it."""
+    """SQLite mistakes an inherited lock for the child's own: the parent's close removed log and index."""
 
     def parent(told):
         store = open_store(url, OpenOptions())
@@ -779,7 +779,7 @@ def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_its_chi
 def test_a_store_that_is_opened_before_its_process_is_back_from_a_fork_leaves_what_others_hold(
     opened, path, monkeypatch, caplog
 ):
-    """The log that the process knows went when it closed its connections for the fork; there is another one now, which is no damage."""
+    """The process's log went when it closed its connections for the fork; a new one is no damage."""
     opened()
     monkeypatch.setattr(Connection, "resume", lambda self: None)
 
@@ -812,7 +812,7 @@ def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
     take(store, name="x")
 
 
-# -- the lock file --------------------------------------------------------------------------------------------
+# -- the lock file -------------------------------------------------------------------------------------------
 
 
 def locked_by_others(path):
@@ -899,7 +899,7 @@ def test_a_signal_handler_that_forks_inside_a_call_gives_its_child_no_connection
 
 
 def test_a_newcomer_judges_nothing_while_another_process_is_between_its_connections(process, opened, path):
-    """A holder is back from a fork, and opens the database: SQLite has its lock on it, and no log yet. That is what a removed log looks like."""
+    """After a fork a holder opens the database: SQLite locks it, without a log yet, as if one was removed."""
     opened().close()
 
     def begin(heard):
@@ -1043,7 +1043,7 @@ def test_a_second_name_is_refused_while_a_process_has_the_lock_of_the_first_and_
 def test_of_a_process_that_adopts_a_database_and_one_that_opens_it_meanwhile_one_uses_it(
     second, path, monkeypatch, beside
 ):
-    """The adopting process sees neither the lock file nor a connection of the other. Each would have a log of its own."""
+    """The adopting process sees neither lock file nor connection of the other: they would have two logs."""
     with closing(sqlite3.connect(path)) as database:
         database.execute(
             "UPDATE meta SET value = replace(value, ?, '/nowhere') WHERE key = 'lock'", (str(path.parent),)
@@ -1104,7 +1104,7 @@ def test_a_process_that_gives_a_database_its_log_just_after_it_was_adopted_under
 
 
 def test_a_process_does_not_go_on_with_a_database_that_was_adopted_while_it_was_forked(second, opened):
-    """A fork closes all connections, and the adopting process cannot see the lock file. Each would have a log of its own."""
+    """A fork closes all connections, and the adopter cannot see the lock file: they would have two logs."""
     store = opened()
     take(store, name="x", ttl=60)
     connection.before_fork()
@@ -1242,7 +1242,7 @@ def test_a_store_of_the_version_before_is_taken_over_with_all_that_is_in_it_once
     assert '"min_reader":2' in layout
 
 
-# -- FIFOs ----------------------------------------------------------------------------------------------------
+# -- FIFOs ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["beat", "acquire"])
@@ -1284,7 +1284,7 @@ def test_the_files_and_folders_of_a_store_are_for_their_user_alone_with_a_umask_
     store.close()
 
 
-# -- what is looked at, and when --------------------------------------------------------------------------------
+# -- what is looked at, and when -----------------------------------------------------------------------------
 
 
 def test_a_call_looks_at_the_database_alone_just_after_a_look_at_all_files(opened, path, monkeypatch):
@@ -1314,7 +1314,7 @@ def test_a_lease_is_lost_at_once_when_another_call_of_its_client_notices_the_dam
 
 
 def test_a_second_name_in_one_process_drops_none_of_its_locks(process, opened, path):
-    """To ask whether a database is in use, a process opens and closes it, which would drop the locks that SQLite has for it."""
+    """Opening and closing a database to ask whether it is in use would drop SQLite's locks for it."""
     other = process()  # first: a fork opens the connections anew
     store = opened()
     one, fence = take(store, name="x", ttl=60)
@@ -1410,7 +1410,7 @@ def test_a_removed_database_is_noticed_by_the_next_call(opened, path, monkeypatc
     assert store.release(one, 2.0) == ABSENT
 
 
-# -- signals ------------------------------------------------------------------------------------------------------
+# -- signals -------------------------------------------------------------------------------------------------
 
 
 def descriptors(folder):
@@ -1452,7 +1452,7 @@ def test_a_ctrl_c_at_any_place_of_opening_and_closing_loses_no_descriptor(tmp_pa
             if descriptors(folder):
                 left[bomb.where, bomb.again] = descriptors(folder)
 
-    # CPython 3.11 may go on handling, to the end of the thread, an exception in whose handler another one struck.
+    # CPython 3.11 may handle, until the thread ends, an exception whose handler another one struck.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(strikes).result()
     assert OPENING.acquire(timeout=0), "that thread still has it"
@@ -1592,7 +1592,7 @@ def test_an_oserror_that_a_signal_handler_raises_comes_out_of_what_it_interrupte
     assert swallowed == {}
 
 
-# -- cleaners of old files ----------------------------------------------------------------------------------------
+# -- cleaners of old files -----------------------------------------------------------------------------------
 
 TMPFILES = shutil.which("systemd-tmpfiles")
 
@@ -1606,7 +1606,7 @@ def old(folder):
 
 @pytest.mark.skipif(TMPFILES is None, reason="systemd-tmpfiles is not installed")
 def test_a_cleaner_of_old_files_passes_over_a_store_that_is_open(opened, process, folder, path, tmp_path):
-    """systemd-tmpfiles leaves a folder below the one that it cleans alone while somebody holds a lock on it (flock)."""
+    """systemd-tmpfiles skips a folder below the cleaned one while a process holds a lock on it (flock)."""
     store = opened()
     one, fence = take(store, name="x", ttl=60, process_bound=True)
     idle = process()

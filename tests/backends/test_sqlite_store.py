@@ -1,4 +1,4 @@
-"""The embedded store with real processes, real clocks and real trouble; shared rules are in test_store_rules.py."""
+"""The embedded store with real processes, clocks and trouble; shared rules are in test_store_rules.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from lockkit_sqlite.pulses import LISTENER
 from support.clocks import StillClock
 
 AT_ONCE = 20.0
-"""Seconds within which what happens at once has happened, however busy the machine is. Nothing here asks again by itself, and the ttls that matter are a minute."""
+"""Seconds for immediate events on a busy machine. Nothing here polls; the ttls that matter are a minute."""
 
 PEER = """
 import json, os, sys, threading, time
@@ -58,7 +58,8 @@ from lockkit.values.names import new_token
 from lockkit.store.spi import Claim, Granted, OpenOptions, Queued, Terms
 from lockkit_sqlite.backend import open_store
 
-store = open_store(sys.argv[1], OpenOptions(owner=Owner(user="peer", host="box", pid=os.getpid(), program="peer")))
+store = open_store(sys.argv[1], OpenOptions(
+    owner=Owner(user="peer", host="box", pid=os.getpid(), program="peer")))
 claims = {}
 
 def show(answer):
@@ -1294,7 +1295,7 @@ def test_a_busy_file_is_no_refusal_once_the_claim_is_stored(store, url, wait, mo
 
 
 def test_a_living_process_with_another_boot_id_loses_nothing(url):
-    """A container may show a boot id of its own; its processes and those outside must not take each other's claims for dead."""
+    """A container may show its own boot id; processes inside and outside must not count each other dead."""
     holder = open_store(url, OpenOptions(owner=Owner(boot_id="host")))
     one, fence = take(holder, ttl=3600)
     other = open_store(url, OpenOptions(owner=Owner(boot_id="container")))
@@ -1315,7 +1316,7 @@ def test_a_living_process_with_another_boot_id_loses_nothing(url):
 
 
 def test_a_time_namespace_is_refused(url):
-    """A process in a time namespace has another clock, and would take the claims of others for lapsed (time_namespaces(7))."""
+    """In a time namespace the clock differs, so others' claims would seem lapsed (time_namespaces(7))."""
     unshare = shutil.which("unshare")
     command = [unshare or "unshare", "--time", "--boottime", "100000", "--fork"]
     if unshare is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
@@ -1739,7 +1740,7 @@ def test_a_trigger_that_never_ends_keeps_no_call_longer_than_its_time(store, url
 
 
 def test_what_follows_from_the_tables_is_made_once(url):
-    """An older version has made other views and another trigger; they are replaced when nobody else has the file open."""
+    """An older version's views and trigger are replaced when no other process has the file open."""
     open_store(url, OpenOptions()).close()
     schema = "SELECT sql FROM sqlite_schema WHERE name IN ('keep_fence', 'high', 'claims')"
     with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
@@ -1761,7 +1762,7 @@ def test_it_declares_what_it_is():
     assert CAPABILITIES.fence == "clock"
 
 
-# -- in as few statements as possible -------------------------------------------------------------------------
+# -- in as few statements as possible ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1781,7 +1782,7 @@ def ran(monkeypatch):
 
 
 def test_a_ring_that_comes_before_the_watch_is_kept_for_it(store, url, peer, watch):
-    """Between the answer and the watch the blocker is released: by another process, and by a thread of this one."""
+    """Between answer and watch, the blocker is released: by another process, and by a thread of this one."""
     other = peer()
     other("acquire", "a")
     mine, first = claim(), claim()

@@ -1,4 +1,4 @@
-"""Locks taken together on the embedded store: random mixes, and processes that are killed, always finish and never overlap."""
+"""Locks taken together on the embedded store: random mixes and killed processes finish, and never overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded store keeps the processes of one user apart in a private folder, and those of real users in a shared one."""
+"""The embedded store separates processes of one user in a private folder, real users in a shared one."""
 
 from __future__ import annotations
 
@@ -251,14 +251,14 @@ def test_a_user_outside_the_group_is_refused_with_the_group(user, shared):
     assert told.startswith("PermissionDenied ")
     assert f"the group {GROUP} shares its folder, and this process is not in that group" in told
     assert (
-        f"(ask the administrator: sudo usermod -aG {GROUP} USER; then log in again; see: lockkit docs all-users)"
-        in told
+        f"(ask the administrator: sudo usermod -aG {GROUP} USER; "
+        "then log in again; see: lockkit docs all-users)" in told
     )
 
 
 @as_root
 def test_an_owner_of_the_folder_who_is_not_in_its_group_is_refused_and_makes_nothing(user, shared):
-    """The kernel would drop the setgid bit of the folder of FIFOs, and no user could open the FIFOs of another."""
+    """The kernel would drop the setgid bit of the FIFO folder; users could not open each other's FIFOs."""
     os.chown(shared, ANN, GROUP)
     shared.chmod(0o2770)
 
@@ -338,7 +338,7 @@ def test_a_file_made_before_a_group_shared_the_folder_is_refused_and_doctor_says
 def test_a_user_that_dies_while_it_makes_the_store_leaves_nothing_that_bars_the_others(
     monkeypatch, shared, user, nth
 ):
-    """Death strikes just before the new folder of FIFOs, lock file, or database, gets the rights of the group."""
+    """Death strikes just before the new folder of FIFOs, lock file or database gets the group's rights."""
     changed = []
 
     def dies(change):
@@ -532,7 +532,7 @@ def test_a_shared_folder_is_not_replaced_by_a_private_one_under_an_open_store(sh
 @as_root
 @pytest.mark.parametrize("mode", [0o755, 0o700])
 def test_a_folder_that_a_group_shared_is_no_private_one_for_newcomers(both, user, shared, mode):
-    """A newcomer's FIFO would be for the newcomer alone, so the processes inside could not see whether it lives."""
+    """Only a newcomer could open its own FIFO, so processes inside could not see whether it lives."""
     ann, _ = both
     assert ann("attempt('x')") == "True"
     os.chown(shared, BOB, GROUP)
@@ -572,7 +572,8 @@ def refused(url=None, **more):
 
 
 COMMAND = re.compile(
-    r"of this host: (?P<init>(sudo )?lockkit host init --group GROUP)(?P<use>; then [^;]+)?; see: lockkit docs all-users$"
+    r"of this host: (?P<init>(sudo )?lockkit host init --group GROUP)"
+    r"(?P<use>; then [^;]+)?; see: lockkit docs all-users$"
 )
 DOCS = Path(__file__).parents[2] / "docs"
 

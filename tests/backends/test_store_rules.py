@@ -1,4 +1,4 @@
-"""The rules that the memory store and the embedded store share, straight against the service-provider interface.
+"""The rules that the memory store and the embedded store share, at the service-provider interface.
 
 On a clock that the test owns, so nothing here sleeps.
 """

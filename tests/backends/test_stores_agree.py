@@ -1,4 +1,4 @@
-"""The memory store is the plain reading of the rules; the embedded store must give the same answers, step by step."""
+"""The memory store as the plain reading of the rules: the embedded store must agree with it at each step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Run:
             self.claims[who] = Claim(f"{self.made:032x}", terms(lock, special=special), wait=wait)
             return self.acquire(who, create=True)
         if kind in ("resize", "pass"):
-            self.beat()  # an offer's time runs from the last heartbeat in one store, from the offer in the other
+            self.beat()  # an offer's time runs from the last heartbeat in one store, from itself in the other
             count = self.store.resize("a", rest[0], 2.0) if kind == "resize" else None
             self.clock.time += rest[0] if kind == "pass" else 0.0
             self.beat()
@@ -66,7 +66,7 @@ class Run:
         if claim is None:
             return None
         if kind in ("replay", "ask"):
-            # A create is replayed only while its outcome is unknown, never for a claim that was there and is gone.
+            # A create is replayed only while its outcome is unknown, never for a claim that has gone.
             there = any(entry[0] == claim_id(claim.token) for entry in self.queue())
             return self.acquire(who, create=kind == "replay" and there)
         if kind == "renew":
@@ -148,7 +148,7 @@ def test_the_embedded_store_agrees_with_the_memory_store(steps):
                 answers = left.step(*step), right.step(*step)
                 assert answers[0] == answers[1], (number, step)
                 if step[0] == "pass" and offered(left) - before:
-                    # Offered by a lapse, between two heartbeats: from here on its time is not the same in both.
+                    # Offered by a lapse between two heartbeats: from now on its time differs in the two.
                     assert [claim[:4] for claim in left.queue()] == [claim[:4] for claim in right.queue()], (
                         number,
                         step,

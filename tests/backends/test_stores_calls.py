@@ -1,4 +1,4 @@
-"""The Python calls that an uncontended acquire and release pass on each store: how many, in how many files."""
+"""The Python calls of an uncontended acquire and release on each store: how many, in how many files."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ PACKAGE = Path(lockkit.__file__).parent
 BACKENDS = Path(lockkit_memory.__file__).parents[1]
 ROOT = Path(__file__).parents[2]
 LIMITS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["house"]["calls"]
-"""The most calls, and files, of an acquire and a release. A generator counts once more each time that it is resumed."""
+"""The most calls and files of an acquire and a release. A generator counts again each time it is resumed."""
 TRIES = 5
 """The one with the fewest calls counts: the others waited longer for an answer."""
 SERVERS = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServer}
 
 
 def calls_of(call):
-    """Call something; return its result and all calls of Python functions that it made in this thread: each as a stack,
-    innermost first.
-    """
+    """Call something; return its result and this thread's Python calls, as innermost-first stacks."""
     stacks = []
 
     def note(frame, event, _):
@@ -106,7 +104,7 @@ def test_the_architecture_page_has_the_same_numbers():
 
 
 def test_the_way_from_the_timeout_to_the_store_is_in_four_files():
-    """The way: the functions that are entered and not left when the store is asked, and the generator that had them ask."""
+    """The way: the functions still entered when the store is asked, and the generator that had them ask."""
     with locked("memory://calls") as lock:
         lease, stacks = calls_of(lambda: lock.acquire(timeout=1.0))
         lease.release()

@@ -1,4 +1,4 @@
-"""Claims into which others have written: any content of a claim is shown, blocks like a claim, and stops nothing else."""
+"""Claims with foreign contents: any content is shown, blocks like a claim, and stops nothing else."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ GARBAGE = (
     | JSONS.map(json.dumps).map(str.encode)
     | st.binary(max_size=40)
     | st.sampled_from([
-        b"{bad", b"[" * 3000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"pool": {"count": 1e400}}', b'{"x": "\\ud800"}',
-        b'{"owner": {"pid": "../x", "started": 1.0}}', b'{"owner": {"pid": 1' + b"0" * 30 + b"}}", b"\x00", b"9" * 5000,
+        b"{bad", b"[" * 3000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"pool": {"count": 1e400}}',
+        b'{"x": "\\ud800"}', b'{"owner": {"pid": "../x", "started": 1.0}}',
+        b'{"owner": {"pid": 1' + b"0" * 30 + b"}}", b"\x00", b"9" * 5000,
         b'{"lockkit": {"progress": [1], "asked": 7, "reason": {}}}', b'{"min_reader": "x"}',
     ])
 )  # fmt: skip
@@ -365,8 +366,9 @@ def test_a_damaged_claim_lapses_on_redis(garbage, tmp_path):
 
 
 COLUMNS = (
-    "fence", "token", "state", "evicted", "weight", "capacity", "process_bound", "deadline", "silence", "ttl", "since", "renewed",
-    "min_hold", "lock_delay", "boot", "epoch", "fifo", "info", "note", "asked", "min_reader",
+    "fence", "token", "state", "evicted", "weight", "capacity", "process_bound", "deadline", "silence",
+    "ttl", "since", "renewed", "min_hold", "lock_delay", "boot", "epoch", "fifo", "info", "note", "asked",
+    "min_reader",
 )  # fmt: skip
 WRONG = ("'x'", "1.5", "-5", "9223372036854775807", "x'00ff'", "CAST(x'61ff' AS TEXT)", "'../x'", "99")
 
@@ -510,13 +512,16 @@ def test_a_claim_for_newer_readers_is_shown_and_blocks(kind, change, tmp_path):
 
 
 COMMANDS = (
-    "status", "status --json", "status a --json", "explain a", "explain a --json", "recover", "recover --json", "doctor",
-    "doctor --json", "report --json", "namespaces",
+    "status", "status --json", "status a --json", "explain a", "explain a --json", "recover",
+    "recover --json", "doctor", "doctor --json", "report --json", "namespaces",
 )  # fmt: skip
 WRITTEN = (
-    b"{bad", b"\xff\x00", b"[" * 3000, b'{"owner": {"pid": "../x", "host": 7, "user": ["a"], "started": "x"}, "kind": 3, "v": 1e400}',
-    b'{"v": 1, "min_reader": 99}', b'{"lockkit": {"progress": [1], "asked": {"a": {"at": "x"}}, "reason": {}}, "pool": {"count": "x"}}',
-    b'{"adopted": {"pid": "x", "user": 3}, "acquire": [], "state": "HELD", "weight": 1, "capacity": 1, "claim": "c", "since": -1}',
+    b"{bad", b"\xff\x00", b"[" * 3000,
+    b'{"owner": {"pid": "../x", "host": 7, "user": ["a"], "started": "x"}, "kind": 3, "v": 1e400}',
+    b'{"v": 1, "min_reader": 99}',
+    b'{"lockkit": {"progress": [1], "asked": {"a": {"at": "x"}}, "reason": {}}, "pool": {"count": "x"}}',
+    (b'{"adopted": {"pid": "x", "user": 3}, "acquire": [], "state": "HELD", "weight": 1, "capacity": 1, '
+    b'"claim": "c", "since": -1}'),
     b'{"pool": {"count": 1e400}, "adopted": 5, "deadlock": [], "holds": [[1]], "evicted": {"by": 3}}',
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Imports after the first one of lockkit: a fork in the middle of one would leave the child a module that it can never import."""
+"""Imports after lockkit's first: a fork during one would leave the child a module it can never import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records into which others have written: what nobody can read is damaged and not empty, so it gives no card to anybody."""
+"""Records with foreign contents: an unreadable record is damaged and not empty, so it gives out no card."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ GARBAGE = (
     RECORDS.map(json.dumps).map(str.encode) | JSONS.map(json.dumps).map(str.encode) | st.binary(max_size=40)
 )
 WRITTEN = (
-    b"", b"{bad", b"\xff\x00", b"[]", b"null", b"[" * 3000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"version": 1, "value": 7}', b'{"version": 1, "value": {"a": "\\ud800"}}', b'{"version": 1, "min_reader": "x", "value": {}}',
+    b"", b"{bad", b"\xff\x00", b"[]", b"null", b"[" * 3000, b'{"a":' * 900 + b"1" + b"}" * 900,
+    b'{"version": 1, "value": 7}', b'{"version": 1, "value": {"a": "\\ud800"}}',
+    b'{"version": 1, "min_reader": "x", "value": {}}',
 )  # fmt: skip
 """Contents of a record that nobody can read."""
 
@@ -210,8 +212,9 @@ def test_a_damaged_part_of_a_record_counts_like_a_damaged_record(store, key, val
 
 
 COMMANDS = (
-    "gpu ls --gpu-sim 2", "gpu ls --gpu-sim 2 --json", "gpu ls --all-hosts --gpu-sim 2", "doctor", "status", f"status {CARD}",
-    f"explain {CARD}", f"explain {CARD} --json", f"explain {GATE}", f"explain {FIRST}", "recover", "report --json",
+    "gpu ls --gpu-sim 2", "gpu ls --gpu-sim 2 --json", "gpu ls --all-hosts --gpu-sim 2", "doctor", "status",
+    f"status {CARD}", f"explain {CARD}", f"explain {CARD} --json", f"explain {GATE}", f"explain {FIRST}",
+    "recover", "report --json",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The conformance kit on ZooKeeper: whole on one server; on an ensemble for one kind of lock, unless the run is a whole one."""
+"""The conformance kit on ZooKeeper: complete on one server; on an ensemble for one kind, unless whole."""
 
 from lockkit.testing.kit import kit
 from lockkit.testing.shapes import READERS

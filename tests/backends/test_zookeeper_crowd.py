@@ -1,4 +1,4 @@
-"""Many at once on ZooKeeper: threads, processes, waiters that are killed; and what a hand-off costs the server."""
+"""Crowds on ZooKeeper: threads, processes, killed waiters, and the server's cost of a hand-off."""
 
 from __future__ import annotations
 

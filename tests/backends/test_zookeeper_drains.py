@@ -1,4 +1,4 @@
-"""The mark of a drain on ZooKeeper, which an acquire watches: a claim whose node is younger than the mark is never granted."""
+"""The mark of a drain on ZooKeeper, watched by acquires: a claim younger than the mark is never granted."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_member_that_lags_behind_reports_the_mark_before_it_shows_a_younger_no
 
 
 def granted_in_drains(opened, flips):
-    """Set and clear the mark often; return the fences that were granted while the mark stood to claims with nodes younger than the mark."""
+    """Set and clear the mark often; return fences granted to claims with nodes younger than the mark."""
     admin, stores = opened(), [opened() for _ in range(3)]
     marks, fences, refusals, over, wrong = admin.extras.drains, [], [], threading.Event(), []
 

@@ -112,7 +112,7 @@ def test_the_kit_kills_it_by_the_expected_scenario(mutant, tmp_path, monkeypatch
     name, owner, attribute, broken = KIT[mutant]
     monkeypatch.setattr(owner, attribute, broken(getattr(owner, attribute)))
     played = [each for each in scenarios(name) if each.shape in (MUTEX, SEMAPHORE)]
-    # A storm that grants nothing keeps a processor busy until it is over; one that grants is over within a second.
+    # A storm that grants nothing busies a processor to its end; one that grants is over within a second.
     monkeypatch.setattr("lockkit.testing.scenarios.handoffs._STORM", 8.0)
     assert any(fails(each, ZooKeeperHarness, folder(tmp_path, at)) for at, each in enumerate(played)), mutant
 
@@ -138,7 +138,7 @@ def store(server, request):
 
 
 def confirmed_too_early(store, monkeypatch):
-    """Whether a session ever counts from a beat that two more answered ones do not stand behind, or from after the last write."""
+    """Whether a session ever counts from a beat without two later answers, or from after the last write."""
     one, _ = take(store, ttl=TTL)
     mine = store.entry(one.token)[0]
     sent, written = [mine.basis], [mine.basis]
@@ -194,7 +194,7 @@ def counts_at_once(self):
 
 
 def age_when_joined(store, monkeypatch):
-    """How old the basis of a claim is that joins a session which was confirmed long ago, less how old that is."""
+    """The age of the basis of a claim that joins a session confirmed long ago, less the session's age."""
     first, _ = take(store, "first", ttl=LONG)
     mine = store.entry(first.token)[0]
     monkeypatch.setattr(mine.confirming, "_send", lambda _: None)  # it is not confirmed any more
@@ -234,7 +234,7 @@ def test_a_session_that_is_nearly_over_is_not_joined(store, monkeypatch):
 
 
 def valid_beyond_its_session():
-    """Whether a lease is thought valid for longer than the servers keep its session, where they grant less than was asked for."""
+    """Whether a lease counts as valid for longer than the session where servers grant less than asked for."""
     with (
         ZooKeeperServer(tick=TICK, longest_session=4.5) as short,
         connect(f"{short.url('/app')}?tick={TICK}&max_ttl=9") as client,
@@ -260,7 +260,7 @@ def test_validity_from_the_asked_ttl_is_noticed(monkeypatch):
 
 
 def granted_beyond(store):
-    """Whether the middle one of three that fitted is let in beside the two that hold a lock that is for two by now."""
+    """Whether the middle of three fitting claims joins two holders of a lock that is now for two."""
     terms = {"ttl": TTL, "capacity": 3, "kind": "semaphore"}
     heavy, _ = take(store, weight=3, **terms)
     first, middle, last = (queue(store, **terms) for _ in range(3))

@@ -148,7 +148,7 @@ def test_a_handler_has_what_answers_use_and_ours_replaces():
 
 
 def test_kazoo_keeps_a_watch_before_it_reads_on_and_hands_an_event_over_before_that():
-    """The order of a watch's events and of answers, which lockkit relies on, is that of kazoo's one reader."""
+    """The order of a watch's events and answers, on which lockkit relies, is that of kazoo's one reader."""
     answered = inspect.getsource(theirs.ConnectionHandler._read_response)
     assert "client._data_watchers[request.path].add(watcher)" in answered
     reported = inspect.getsource(theirs.ConnectionHandler._read_watch_event)

@@ -159,7 +159,8 @@ def test_a_try_that_stays_holds():
 
 
 BEFORE_TRIES = re.compile(
-    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|"
+    r"resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
 )
 """The names that a lockkit reads which knows of no tries; it refuses a queue with any other."""
 
@@ -234,7 +235,7 @@ def test_a_note_on_a_claim_whose_node_has_gone_says_that_there_is_none(store, lo
 
 
 def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened, monkeypatch):
-    """A waiter reads the holder once it has waited for long; before that the answer would be old when somebody reads it."""
+    """A waiter reads the holder only after a long wait; an earlier answer would be outdated when read."""
     for part in (module, acquiring):
         monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 60.0)
     store, other = opened(), opened()
@@ -442,7 +443,7 @@ def test_resizes_in_a_row_leave_one_marker(store, look, parent):
 
 
 def test_what_was_offered_is_not_granted_beside_what_a_shrunk_lock_still_holds(opened):
-    """Three fit, the first and the last of them answered; then there is room for two: the middle one must wait."""
+    """Three fit, the first and last of them answered; then two have room: the middle one must wait."""
     store, other = opened(), opened()
     heavy, _ = take(store, **of(3, 3))
     first, middle, last = (queue(store, **of(3)) for _ in range(3))
@@ -695,7 +696,7 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     session, entry = store.entry(one.token)
-    # The keeper of the session does nothing, so nothing is read, confirmed or reaped; kazoo goes on with its pings.
+    # The keeper of the session does nothing, so nothing is read, confirmed or reaped; kazoo still pings.
     session._turn = lambda: 60.0
     session.poke()
     end = session.basis + session.span
@@ -719,7 +720,7 @@ def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, pare
 
 @pytest.mark.parametrize("grants", [60.0, 8.5])
 def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(request, grants, monkeypatch):
-    """A connection that comes back counts from when it does, so the note must stand longer than a holder can be away."""
+    """A connection that comes back counts from then, so the note must outlast a holder's absence."""
     monkeypatch.setattr(module, "_DEFAULT_TTL", 2.4)  # of a session that is there for nothing in particular
     with (
         ZooKeeperServer(tick=TICK, longest_session=grants) as server,

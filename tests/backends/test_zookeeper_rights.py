@@ -1,4 +1,4 @@
-"""Logins on ZooKeeper: digest, SASL, TLS; what may be done with which rights, and what who lacks them is told."""
+"""Logins on ZooKeeper: digest, SASL, TLS; the calls that each set of rights permits, and the errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ server = started(ZooKeeperServer, tick=TICK)
 
 @pytest.fixture
 def fenced(server, request):
-    """A chroot as docs/ops/zookeeper-acl.md makes it: the locker may make nodes there, the observer may look."""
+    """A chroot as in docs/ops/zookeeper-acl.md: the locker may make nodes there, the observer may look."""
     chroot = f"/{request.node.name}"
     with server.connect() as client:
         acl = [make_digest_acl(*LOCKER, create=True), make_digest_acl(*OBSERVER, read=True)]

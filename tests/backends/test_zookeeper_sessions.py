@@ -245,14 +245,14 @@ def test_a_connection_cut_right_after_a_create_committed(opened, proxied, server
 
 
 def lasting_queue(look, proxied):
-    """Make the parent of the claims, which the server does not remove when it is empty, as it does a container."""
+    """Make the claims' parent, which the server does not remove when empty, as it does a container."""
     parent = f"/{proxied.url.rpartition('/')[2]}/lockkit/default/q/a"
     look.ensure_path(parent)
     return parent
 
 
 def freshly_confirmed(session):
-    """Wait until the session has been confirmed anew: an acquire waits for an answer if half of the ttl has passed since."""
+    """Wait until the session is confirmed anew: an acquire awaits an answer after half of the ttl."""
     before = session.basis
     until(lambda: session.basis > before, "the session is confirmed")
 
@@ -400,7 +400,7 @@ def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, proxied, se
 
 
 def given_up(store, one, proxied):
-    """Have the client give up the session of a claim while it is cut off. The servers would keep it for long."""
+    """Have the client give up a claim's session while it is cut off. The servers would keep it for long."""
     mine = session(store, one)
     proxied.hold()
     proxied.drop()
@@ -429,7 +429,7 @@ def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opene
 
 
 def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, proxied, server):
-    """The client's own waiter stood behind what was left of the claim, until the servers ended it, and each new leader begins that anew."""
+    """The client's waiter is behind the given-up claim until its session ends; new leaders restart its ttl."""
     store, other = opened(proxied.url), opened()
     held, _ = take(store, ttl=9.0)
     waiter, behind = queue(store, ttl=9.0), queue(other, ttl=9.0)
@@ -582,7 +582,7 @@ def test_a_leader_that_does_not_know_that_it_is_deposed_makes_no_session_valid(c
 
 
 def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it_never_came():
-    """A create of the session was executed by the successor, its answer was lost, and the session is back at the old leader."""
+    """The successor ran a create of the session, its answer was lost, and the old leader has the session."""
     with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200, maxSessionTimeout=60_000) as ensemble:
         old = ensemble.leader()
         options, one = f"?tick={TICK}&max_ttl=60", claim(ttl=40.0)
@@ -612,7 +612,7 @@ def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it
 
 
 def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it_is_absent():
-    """The claim was made at the successor. What changes claims fails then; it must not be told that there is none."""
+    """The claim was made at the successor. Calls that change claims then fail; none may report it missing."""
     with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200, maxSessionTimeout=60_000) as ensemble:
         old = ensemble.leader()
         options = f"?tick={TICK}&max_ttl=60"

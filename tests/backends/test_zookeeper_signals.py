@@ -1,4 +1,4 @@
-"""Signal handlers that raise, in the middle of calls of the ZooKeeper store: what they raise comes out, and nothing is torn."""
+"""Signal handlers that raise inside calls of the ZooKeeper store: nothing hides the exception or is torn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ STORM = textwrap.dedent("""
     lock = client.lock("storm", ttl=4.0)
     kept = client.lock("kept", ttl=10.0).acquire(timeout=5.0)  # lost if a signal tears the session
     with lock.acquire(timeout=10.0):
-        client.inspect("storm")  # imports what it needs: the import system takes a TimeoutError of a handler for a missing module
+        # Imports what it needs: the import system takes a TimeoutError of a handler for a missing module.
+        client.inspect("storm")
 
 
     class TimeLimit(Exception):  # as Celery's is no BaseException
@@ -69,7 +70,8 @@ STORM = textwrap.dedent("""
                     if fired == before:
                         raise
                     if error is not expected:
-                        print(turn, "came out as", repr(error), "from", repr(error.__cause__ or error.__context__))
+                        print(turn, "came out as", repr(error),
+                            "from", repr(error.__cause__ or error.__context__))
                         continue
                     caught += 1
             continue
@@ -90,7 +92,9 @@ STORM = textwrap.dedent("""
     lock.acquire(timeout=10.0).release()
     kept.release()
     end = time.monotonic() + 10.0
-    while (left := [name for name in ("storm", "kept") if observer.inspect(name).claims]) and time.monotonic() < end:
+    while (
+        left := [name for name in ("storm", "kept") if observer.inspect(name).claims]
+    ) and time.monotonic() < end:
         time.sleep(0.02)
     assert not left, left
     client.close()

@@ -1,4 +1,4 @@
-"""ZooKeeper servers that are away or silent: each call is told in time, and nothing is left; and what a fork inherits."""
+"""ZooKeeper servers that are gone or silent: each call returns in time, leaving nothing; and forks."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
 
 
 class Swallowing(Proxy):
-    """A proxy that accepts the next connection, and never reads from it, as a server does that is just being started."""
+    """A proxy that accepts the next connection but never reads from it, like a server during its start."""
 
     def __init__(self, server):
         self.swallows = False

@@ -1,4 +1,4 @@
-"""Messages to a holder, a waiter and an operator when ZooKeeper fails them, and the nodes that are left then."""
+"""Messages to a holder, a waiter and an operator when ZooKeeper fails them, and the nodes left then."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ LIBRARIES: Mapping[str, Mapping[str, tuple[str, Callable[[Any, ExitStack, str], 
         "tooz": ("tooz", lambda it, stack, url: _tooz(it, stack, f"kazoo://{urlsplit(url).netloc}")),
     },
 }
-"""By the kind of store and pip's name of each library: its module, and a maker of its lock, which is given that
+"""By the kind of store and pip's name of each library: its module, and a maker of its lock, which gets that
 and a URL or a folder. ``etcd3`` is python-etcd3; ``redis`` and ``kazoo`` are the clients' own locks."""
 PEERS = {kind: {name: module for name, (module, _) in some.items()} for kind, some in LIBRARIES.items()}
 """The module of each library, as a bench names them."""

@@ -77,7 +77,7 @@ class Served:
 
 
 class Visit:
-    """One page of the browser. It remembers what no page should do: ask another site, log an error, raise one.
+    """One page of the browser. It records all misbehaviour: asking another site, logging or raising an error.
 
     Attributes:
         page: The page.
@@ -130,7 +130,7 @@ class Visit:
 
 @pytest.fixture(scope="package")
 def browser():
-    """One Chromium for the tests of this folder that follow one another. The tests of other folders need asyncio."""
+    """One Chromium for consecutive tests of this folder. The tests of other folders need asyncio."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DISPLAY", raising=False)
         try:
@@ -144,7 +144,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, serve):
-    """Open a page of the browser, in a profile of its own, for a server; fails the test if anything goes wrong in the page.
+    """Open a page in a profile of its own, for a server; the test fails if anything goes wrong in the page.
 
     The servers of the test end after the pages.
     """

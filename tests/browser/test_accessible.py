@@ -43,7 +43,8 @@ def overflow(page):
         """() => {
             const wide = document.scrollingElement.scrollWidth - innerWidth;
             if (wide <= 0) return [0, []];
-            const out = [...document.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > innerWidth);
+            const beyond = (one) => one.getBoundingClientRect().right > innerWidth;
+            const out = [...document.querySelectorAll("*")].filter(beyond);
             return [wide, out.slice(-5).map((one) => one.outerHTML.slice(0, 150))];
         }"""
     )

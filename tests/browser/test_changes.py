@@ -1,4 +1,4 @@
-"""Changes that a visitor may make: each is confirmed first, says what it will do, and acts on what was seen."""
+"""Changes that a visitor may make: each asks first, says what it will do, and acts on what was seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand locks, and a thousand waiters in one queue: the server filters, sorts and pages, so the page stays small."""
+"""A thousand locks, and a thousand waiters in one queue: the server filters, sorts and pages."""
 
 from __future__ import annotations
 

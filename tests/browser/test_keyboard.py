@@ -19,7 +19,8 @@ def page(visit, serve, client):
 def focus(page):
     """The name of the element that has the focus: its label, its text or its id."""
     return page.evaluate(
-        "() => document.activeElement.labels?.[0]?.firstChild.textContent ?? document.activeElement.textContent"
+        "() => document.activeElement.labels?.[0]?.firstChild.textContent"
+        " ?? document.activeElement.textContent"
     )
 
 
@@ -59,7 +60,8 @@ def test_a_focus_is_visible(page):
     tab_to(page, "Filter")
 
     outline = page.evaluate(
-        "() => { const look = getComputedStyle(document.activeElement); return [look.outlineStyle, parseFloat(look.outlineWidth)]; }"
+        "() => { const look = getComputedStyle(document.activeElement); "
+        "return [look.outlineStyle, parseFloat(look.outlineWidth)]; }"
     )
     assert outline[0] != "none"
     assert outline[1] >= 1
@@ -74,7 +76,8 @@ def test_a_dialog_keeps_the_focus_until_escape_closes_it_and_then_it_returns(pag
     for _ in range(12):
         page.keyboard.press("Tab")
         assert page.evaluate(
-            "() => document.querySelector('dialog').contains(document.activeElement) || document.activeElement === document.body"
+            "() => document.querySelector('dialog').contains(document.activeElement)"
+            " || document.activeElement === document.body"
         )
     page.keyboard.press("Escape")
 

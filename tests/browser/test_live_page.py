@@ -55,7 +55,7 @@ window.EventSource = class extends EventSource {
 
 
 def test_news_come_by_the_stream_and_not_only_by_asking_now_and_then(visit, serve, client):
-    """The page's clock stands still, so nothing that it plans for later than a second after the news is done."""
+    """The page's clock is stopped, so nothing that it plans for over a second after the news is done."""
 
     def prepare(page):
         page.clock.install()

@@ -25,7 +25,7 @@ HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 
 def proxy_to(port, prefix):
-    """A class of handlers that forward what is below a prefix, without the prefix, and let streams pass as they come."""
+    """A class of handlers that forward requests without their prefix, and pass streams on as they come."""
 
     class Forwarding(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.0"  # the end of an answer is the end of the connection

@@ -1,4 +1,4 @@
-"""The fixture that watches the page notices what it is to notice: otherwise no test of this folder could fail for it."""
+"""The fixture that watches the page notices every fault: otherwise no test here could fail for one."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
 
 SECONDS = 40.0
-"""Ends the wait for what never comes: longer than anything takes on a busy machine, and shorter than the 60 s of what the tests run under a lock."""
+"""Ends a wait in vain: longer than anything takes on a busy machine, shorter than the 60 s of commands."""
 PATIENT = "from lockkit.cli import completing, script; completing._LONGEST = 15.0; script.main()"
 
 
@@ -63,7 +63,7 @@ class Shell:
         return [sys.executable, "-m", "lockkit", *map(str, args)]
 
     def patient_line(self) -> list[str]:
-        """The program, but a completion may take long: a busy machine does not even start Python within the second that it has."""
+        """The program, but a completion may take long: a busy machine needs a second for Python alone."""
         return [sys.executable, "-c", PATIENT]
 
     def __call__(
@@ -76,7 +76,7 @@ class Shell:
         return completed(line, **{"env": self.env, "cwd": self.folder, "timeout": SECONDS} | more)
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
-        """Start the command line, always by a new interpreter: tests strike it with signals while it starts, or find it by its words."""
+        """Start the command line in a new interpreter: tests signal its start, or find it by its words."""
         process = subprocess.Popen(
             self.line(*args),
             env=self.env,
@@ -98,8 +98,8 @@ class Shell:
     def claims(self, name: str, **settings: Any) -> list[dict[str, Any]]:
         """Everybody in the queue of a name, as ``status --json`` shows them.
 
-        This process looks, by a client with the settings of the shell: tests look again and again, and each program that they started
-        for it would keep a processor busy for a tenth of a second.
+        This process looks, by a client with the shell's settings: tests look again and again, and a program
+        for each look would keep a processor busy for a tenth of a second.
         """
         found = config.load(environ=self.env, cwd=self.folder, **settings)
         with connect(config=found) as client:
@@ -166,7 +166,7 @@ class Tty:
         os.write(self.fd, keys.encode())
 
     def complete(self, typed: str, finished: str) -> None:
-        """Type a line and TAB, and TAB again where the answer took longer than a second, because then there was none."""
+        """Type a line and TAB, and TAB again after an answer that took over a second, and so was empty."""
         self.type(typed)
         with_bells = "\x07*".join(map(re.escape, finished))
         for _ in range(8):
@@ -214,7 +214,7 @@ class Tty:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def hang_up(self) -> None:
-        """Take the terminal away, as a connection that breaks does: the kernel sends SIGHUP to the leader and the foreground group."""
+        """Take the terminal away, as a broken connection does: leader and foreground group get SIGHUP."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -309,19 +309,19 @@ def servers():
 
 @pytest.fixture(params=["sqlite", *(pytest.param(store, marks=pytest.mark.full) for store in SERVERS)])
 def place(request, lockkit, servers):
-    """The name of the store that the shell uses. Each test has a namespace, because a claim of the test before may live on in a server."""
+    """The name of the shell's store. Each test has a namespace: a server may keep claims of the last test."""
     url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)
     lockkit.env |= {
         "LOCKKIT_URL": url,
         "LOCKKIT_NAMESPACE": next(NAMESPACES),
-        "LOCKKIT_REQUEST_TIMEOUT": "20s",  # to load the library of a client counts as a part of its first request
+        "LOCKKIT_REQUEST_TIMEOUT": "20s",  # loading a client's library counts towards its first request
     }
     return request.param
 
 
 NAMESPACES = (f"test-{number}" for number in itertools.count())
 NAMES = (one * 5 + other * 5 for one, other in itertools.product(string.ascii_lowercase, repeat=2))
-"""Names of which no two share more than half of their characters, in order, so that none is told to be similar to another."""
+"""Ordered names, of which no two share over half of their characters, so that none counts as similar."""
 
 
 @pytest.fixture

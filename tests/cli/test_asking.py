@@ -1,4 +1,4 @@
-"""ask-release, run --on-ask and --reason: what a holder hears, what its command gets, and where all of it is shown."""
+"""ask-release, run --on-ask and --reason: messages to the holder and its command, and their display."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_a_command_goes_on_and_stderr_says_who_asks_and_why(lockkit):
     )
     line = run.stderr.readline()
     assert re.fullmatch(
-        r"lockkit: asked to release 'x' by \S+@\S+ .*: the disk is needed; the command goes on \(--on-ask ignore\)\n",
+        r"lockkit: asked to release 'x' by \S+@\S+ .*: the disk is needed; "
+        r"the command goes on \(--on-ask ignore\)\n",
         line,
     )
     (lockkit.folder / "end").touch()

@@ -29,7 +29,7 @@ def quick(capsys, *words):
 
 @functools.cache
 def measured(name):
-    """The document of one bench of the embedded store. Each is measured once for all tests that look at it."""
+    """The document of one bench of the embedded store. Each is measured once for all tests that need it."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert run(["bench", name, "--quick", "--json"]) == 0
     return json.loads(out.getvalue())

@@ -25,7 +25,7 @@ with client.lock(sys.argv[1]).acquire():
 
 @pytest.fixture
 def crossing(lockkit):
-    """Start two programs, each of which holds a lock and waits for that of the other; more words go before each, and behind it."""
+    """Start two programs that hold a lock each and wait for the other's; with words before and behind."""
     with programs(env=lockkit.env, cwd=lockkit.folder, stdin=subprocess.PIPE) as start:
 
         def cross(before=(), behind=((), ())):

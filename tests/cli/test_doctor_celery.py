@@ -1,4 +1,4 @@
-"""``lockkit doctor --celery``: the app is imported as ``celery -A`` does, its mistakes are findings, and an app that fails is one, too."""
+"""``lockkit doctor --celery``: imports the app as ``celery -A`` does; mistakes and failures are findings."""
 
 from __future__ import annotations
 
@@ -86,9 +86,15 @@ def test_an_app_without_mistakes_is_ok(lockkit, proj):
         ("proj.nothing", {}, "ModuleNotFoundError: No module named 'proj.nothing'"),
         ("proj.app:nothing", {}, "No module named 'proj.app:nothing'"),
         ("proj.app:APP", {"app.py": "APP = 3"}, "'proj.app:APP' is no Celery app, but of the type int"),
-        ("proj.app", {"app.py": "\nimport nothing_of_this_name"}, "No module named 'nothing_of_this_name' (proj/app.py, line 2)"),
+        (
+            "proj.app", {"app.py": "\nimport nothing_of_this_name"},
+            "No module named 'nothing_of_this_name' (proj/app.py, line 2)",
+        ),
         ("proj.app", {"app.py": "raise SystemExit(3)"}, "SystemExit: 3 (proj/app.py, line 1)"),
-        ("proj.app", {"tasks.py": "import nothing_of_this_name"}, "No module named 'nothing_of_this_name' (proj/tasks.py, line 1)"),
+        (
+            "proj.app", {"tasks.py": "import nothing_of_this_name"},
+            "No module named 'nothing_of_this_name' (proj/tasks.py, line 1)",
+        ),
         ("proj.app", {"app.py": "def ("}, "SyntaxError"),
         ("proj.app", {"tasks.py": TASKS.replace("{number}", "{amount}")}, "has no argument 'amount'"),
         ("proj.app", {"app.py": APP + "app.conf.lockkit_tll = 3"}, "did you mean lockkit_ttl?"),

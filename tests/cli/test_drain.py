@@ -1,4 +1,4 @@
-"""drain and undrain: who is refused, who finishes, what --wait waits for, and where a drained namespace is shown."""
+"""drain and undrain: who is refused, who finishes, what --wait waits for, where a drain is shown."""
 
 from __future__ import annotations
 

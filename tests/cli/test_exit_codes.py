@@ -242,7 +242,8 @@ def open_late(url, options):
 
 @hookimpl
 def lockkit_backends():
-    return [BackendSpec("late", ("late",), open_late, "takes 59 s to open, as its clients count them", CAPABILITIES)]
+    about = "takes 59 s to open, as its clients count them"
+        return [BackendSpec("late", ("late",), open_late, about, CAPABILITIES)]
 """
 
 
@@ -252,7 +253,7 @@ def lockkit_backends():
     ids=["run", "run-several", "acquire"],
 )
 def test_a_timeout_is_total(lockkit, line):
-    """Opening the store counts too: of the 60 s, one is left to wait for the lock. A run that waited for 60 s would be killed after 20 s."""
+    """Opening counts too: of the 60 s, one is left to wait. A run of 60 s would be killed after 20 s."""
     lockkit.holder("x", "sleep", "--ttl", "10m")
     lockkit.install("late", LATE)
     *words, last = line

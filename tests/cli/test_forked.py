@@ -1,4 +1,4 @@
-"""The processes in which most tests of this folder run the command line are those of its users, but start faster."""
+"""Most tests of this folder run the command line in forked processes: as its users', but faster to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lockkit gpu ls`` and doctor's finding: on simulated cards, on NVIDIA's by a stand-in for their driver, and on a host without any."""
+"""``lockkit gpu ls`` and doctor's finding: simulated cards, a stand-in for NVIDIA's driver, no cards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BOB = {"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}
 
 
 def besides_simulation(err):
-    """The text that a run on simulated cards has written to stderr, without the line which says that they are simulated."""
+    """The stderr of a run on simulated cards, without the line which says that they are simulated."""
     return re.sub(r"lockkit: \d+ GPUs? simulated.*: no real GPU is held\n", "", err)
 
 
@@ -278,7 +278,7 @@ def test_only_trouble_that_no_wait_mends_is_a_mistake_of_the_configuration(
 @pytest.mark.parametrize("options", [("--no-wait",), ("--timeout", "1s")])
 def test_a_slow_look_is_told_in_terms_of_cards(lockkit, nvidia, options):
     nvidia.card(0)
-    # Each look takes 3 s: longer than a request that does not wait, or waits for 1 s, has after its first one.
+    # A look takes 3 s: longer than a request without waiting, or with 1 s, has after its first one.
     nvidia.row("hang", "nvmlDeviceGetCount_v2 3")
     done = lockkit("run", "--gpu", "1", "--private", *options, "--", "true")
     assert done.returncode in (69, 124)
@@ -576,7 +576,12 @@ def test_a_store_that_does_not_answer_hides_no_card(lockkit):
 
 def test_no_card_is_free_for_a_user_who_may_not_read_the_store(lockkit, monkeypatch):
     steer(lockkit, _1={"processes": [BOB]})
-    told = 'from lockkit import Client\nfrom lockkit.errors import PermissionDenied\nfrom lockkit.cli.main import run\nimport sys\ndef refuse(*_): raise PermissionDenied("locks.db: no", hint="sudo usermod -aG gpu ann")\nClient.record = Client.inspect = refuse\nraise SystemExit(run(sys.argv[1:]))'
+    told = (
+        "from lockkit import Client\nfrom lockkit.errors import PermissionDenied\n"
+        "from lockkit.cli.main import run\nimport sys\n"
+        'def refuse(*_): raise PermissionDenied("locks.db: no", hint="sudo usermod -aG gpu ann")\n'
+        "Client.record = Client.inspect = refuse\nraise SystemExit(run(sys.argv[1:]))"
+    )
     line = [sys.executable, "-c", told, "gpu", "ls", "--gpu-sim", "2"]
     text, document = (
         subprocess.run(
@@ -618,7 +623,7 @@ def test_what_a_holder_declared_and_uses_is_shown_by_ls_status_and_explain(lockk
     steer(lockkit, _0={"processes": [{"pid": os.getpid(), "memory": "12GiB"}]})
     state = lockkit.folder / "state"
     with (
-        # Not watched: on a slow machine its own look would come before the last command, and replace these news.
+        # Not watched: on a slow machine its own look would follow the last command, and replace its news.
         connect(
             f"sqlite:{state}/lockkit.db", gpu_simulate=1, gpu_watch=False, state_dir=str(state)
         ) as client,

@@ -1,4 +1,4 @@
-"""The administrator's page about GPUs, followed command by command, with the real paths of the host store in a mount namespace."""
+"""The administrator's page about GPUs, command by command, with real paths in a mount namespace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ NOT_OURS = ("usermod", "systemctl", "nvidia-smi")
 """Programs of the page that a test can only leave out."""
 HEAD = """
 import pathlib, re, time
-os.environ |= {"LOCKKIT_GPU_SIMULATE": "4", "PATH": os.path.dirname(sys.executable) + ":" + os.environ["PATH"]}
+os.environ["LOCKKIT_GPU_SIMULATE"] = "4"
+os.environ["PATH"] = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
 state = pathlib.Path(os.environ["LOCKKIT_STATE_DIR"])
 state.mkdir(mode=0o700)
 
@@ -46,12 +47,13 @@ from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantine_faulty
 with connect() as client:
     cards = [one["uuid"] for one in gpus()]
-    quarantine_faulty(client, simulated(os.uname().nodename), cards[3], "the card must be reset", client.owner, cards)
+    host = simulated(os.uname().nodename)
+    quarantine_faulty(client, host, cards[3], "the card must be reset", client.owner, cards)
 """
 
 
 def commands(title):
-    """The commands below a heading, as they are run here: by root, on simulated cards, in a world that has no other users."""
+    """The commands below a heading, run by root on simulated cards, in a world without other users."""
     lines = re.findall(r"^\$ (?:sudo )?(.*)$", section(PAGE, title), re.MULTILINE)
     assert lines, title
     found = [line for line in lines if line.split()[0] not in NOT_OURS]
@@ -121,8 +123,8 @@ told.append(service.returncode)
 """)
     *steps, service = told
     outs = dict(zip(
-        ("init", "doctor", "dry", "mark", "look", "clear", "adopt", "adopted", "mark again", "marked", "clear again",
-         "share", "drain", "refused", "after", "undrain", "resize", "wide", "remove"),
+        ("init", "doctor", "dry", "mark", "look", "clear", "adopt", "adopted", "mark again", "marked",
+         "clear again", "share", "drain", "refused", "after", "undrain", "resize", "wide", "remove"),
         steps, strict=True,
     ))  # fmt: skip
     codes = {key: code for key, (code, _) in outs.items() if code}

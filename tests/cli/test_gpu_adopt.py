@@ -1,4 +1,4 @@
-"""``lockkit gpu adopt``: a keeper holds the cards of a job that already runs; real processes, on every store."""
+"""``lockkit gpu adopt``: a keeper holds the cards of a running job; real processes, on every store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def free(cards, uuid):  # noqa: F811
 def test_a_job_is_held_until_it_ends(cards, place, job):  # noqa: F811
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--ttl", "5s")
     assert keeper.stdout.readline() == (
-        f"GPU 0 is held for {user_name()} pid {job.pid} (sleep) until it ends; the keeper is pid {keeper.pid}\n"
+        f"GPU 0 is held for {user_name()} pid {job.pid} (sleep) until it ends; "
+        f"the keeper is pid {keeper.pid}\n"
     )
     (card, _) = check(cards.json("gpu", "ls"))["gpus"]
     assert (card["state"], card["holders"][0]["owner"]["pid"]) == ("held", keeper.pid)
@@ -112,8 +113,8 @@ def test_a_keeper_that_is_ended_says_what_becomes_of_job_and_card(cards, job, nu
     out, _ = keeper.communicate(timeout=40)
     assert keeper.returncode == code
     assert (
-        f"pid {job.pid} (sleep) goes on, and GPU 0 is no longer held for it: busy (unmanaged) while it computes"
-        in out
+        f"pid {job.pid} (sleep) goes on, and GPU 0 is no longer held for it: "
+        "busy (unmanaged) while it computes" in out
     )
     assert out.endswith(f"to adopt it again: lockkit gpu adopt {job.pid}\n")
     assert cards.json("gpu", "ls")["gpus"][0]["receipt"]["outcome"] == "unknown"

@@ -102,8 +102,8 @@ def test_the_cards_of_another_host_are_listed_as_the_store_knows_them(shared):
         assert first["holders"][0]["reason"] == "evaluation"
         assert (second["state"], second["quarantine"]["reason"]) == ("quarantined", "it hums")
         assert (
-            f"live readings are those of {BOX}, this host; of other hosts the store knows what their holders told last"
-            in told
+            f"live readings are those of {BOX}, this host; "
+            "of other hosts the store knows what their holders told last" in told
         )
         assert "2 hosts; 4 GPUs: 2 free, 1 shared, 1 quarantined" in told
         assert "8 GiB declared, 12 GiB used, more than declared, for: evaluation" in told

@@ -1,4 +1,4 @@
-"""lockkit guard check: on a database, a folder, and where it fails. tests/guard and tests/backends have the other resources."""
+"""lockkit guard check on a database, a folder, and failures. Other resources: tests/guard, tests/backends."""
 
 from __future__ import annotations
 

@@ -286,8 +286,8 @@ def test_a_suggestion_contains_no_password(said, line):
     last = said(line)
     assert "hunter2" not in last
     assert (
-        "did you mean (first set LOCKKIT_URL to the store's URL, which is not repeated here because it has a secret): lockkit status"
-        in last
+        "did you mean (first set LOCKKIT_URL to the store's URL, "
+        "which is not repeated here because it has a secret): lockkit status" in last
     )
 
 

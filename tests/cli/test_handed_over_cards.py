@@ -1,4 +1,4 @@
-"""The hand-over of cards by ``lockkit run --gpu``: what the wrapper cleans after the command, and what the next command is told."""
+"""Cards after ``lockkit run --gpu``: the wrapper's cleanup, and the receipt of the next command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .test_gpu import besides_simulation, steer
 
 CARD = SimulatedProvider(1).snapshot().devices[0].uuid
 TELL = ("sh", "-c", 'echo "$LOCKKIT_GPU_RECEIPT"')
-# The command starts a process that ignores TERM, shows it on the card, counts the USR1 that it gets, and ends when it is told to.
+# The command starts a process that ignores TERM, shows it on the card, counts USR1, and ends on order.
 LEAVES = """
 import json, pathlib, signal, subprocess, sys, time
 state, go, pid, count = map(pathlib.Path, sys.argv[1:5])
@@ -104,7 +104,10 @@ def test_leftover_memory_is_told_and_another_run_takes_the_card_only_if_it_accep
     (cards.folder / "config.toml").write_text('cleanup_budget = "1s"\n')
     cards.env["LOCKKIT_CONFIG"] = str(cards.folder / "config.toml")
     steer(cards)
-    script = f'import pathlib; pathlib.Path({str(cards.folder / "state/simulated-gpus.json")!r}).write_text(\'{{"0": {{"used": "5GiB"}}}}\')'
+    script = (
+        f"import pathlib; pathlib.Path({str(cards.folder / 'state/simulated-gpus.json')!r})"
+        '.write_text(\'{"0": {"used": "5GiB"}}\')'
+    )
     done = cards("run", "--gpu", "1", "--private", "--", sys.executable, "-c", script)
     assert done.returncode == 0
     assert "5 GiB in use" in done.stderr

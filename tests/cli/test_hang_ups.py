@@ -1,4 +1,4 @@
-"""``lockkit run`` whose terminal, shell, debugger or memory is taken away: what it holds goes on to nobody while its command lives."""
+"""``lockkit run`` that loses terminal, shell, debugger or memory: its lock stays while its command lives."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_hang_up_ends_a_job_that_is_stopped(lockkit, bash, job, over):
 
     bash.hang_up()
 
-    # bash sends a job that is stopped HUP, CONT and TERM, and the kernel has the command die of either, as without lockkit.
+    # bash sends a stopped job HUP, CONT and TERM; the command dies of either, as without lockkit.
     assert over() in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
 
 
@@ -121,7 +121,7 @@ def test_a_hang_up_while_waiting_leaves_nothing_in_the_queue(lockkit, tty, job):
 
 
 def test_the_death_of_the_shell_ends_the_command(lockkit, bash, job, over):
-    """As that of a leader of any session, it hangs up the foreground group, and the ``run`` around it hears of nothing."""
+    """Like any session leader's death, it hangs up the foreground group; the outer ``run`` gets no signal."""
     in_front(lockkit, job, bash, RUNS)
 
     os.kill(bash.pid, signal.SIGKILL)

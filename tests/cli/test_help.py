@@ -180,7 +180,10 @@ def test_the_group_knows_its_commands_without_plugins():
 
 
 def test_the_console_script_puts_off_what_few_commands_use(lockkit):
-    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from lockkit.cli import script; script.main()"
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
+        "from lockkit.cli import script; script.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code, "--version"],
         env=lockkit.env | {"PYTHONPATH": os.pathsep.join(sys.path)},

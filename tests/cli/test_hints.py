@@ -1,4 +1,4 @@
-"""The commands that errors and explanations suggest are executed in a fresh shell: they look at the same store."""
+"""The commands that errors and explanations suggest, run in a fresh shell: they use the same store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``history``, ``report`` and ``audit``: what a journal has, what is missing in it, and that a violation in it is found."""
+"""``history``, ``report`` and ``audit``: the contents and gaps of a journal, and violations in it."""
 
 from __future__ import annotations
 

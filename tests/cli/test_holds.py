@@ -61,7 +61,10 @@ def test_where_a_hold_was_looked_for_is_said(lockkit):
     none = (
         f"this user has taken no hold of 'x' on this host with lockkit acquire on {asked}, namespace default"
     )
-    hint = " (release as the same user, on the same host, on the same store; or use --token-file, or lockkit evict)"
+    hint = (
+        " (release as the same user, on the same host, on the same store; "
+        "or use --token-file, or lockkit evict)"
+    )
     other = f" (there is one on {taken}, namespace default; name that store (--url, --namespace))"
     for then in (hint, other):
         done = lockkit("held", "x", "--url", asked)
@@ -184,7 +187,10 @@ def test_holds_that_lapsed_are_looked_for_at_once_and_told_of_once(lockkit):
     for _ in range(3):
         lockkit("acquire", "x", "--ttl", "100ms", "--timeout", "30s")
     lockkit.until(lambda: not lockkit.claims("x"))
-    looks = "asked = Store.inspect\nStore.inspect = lambda *args: print('looked', file=sys.stderr) or asked(*args)"
+    looks = (
+        "asked = Store.inspect\n"
+        "Store.inspect = lambda *args: print('looked', file=sys.stderr) or asked(*args)"
+    )
     assert broken(lockkit, looks, "held", "x").stderr.count("looked") == 1
     assert lockkit("release", "x").returncode == 76
     assert lockkit("release", "x").returncode == 1

@@ -1,4 +1,4 @@
-"""``lockkit host``: made, used by two real users, and removed, with the real paths in a mount namespace of their own."""
+"""``lockkit host``: made, used by two real users and removed, with the real paths in a mount namespace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _works(*line):
 
 
 def _unshare():
-    """The words with which this user gets mounts of his own: as root, else in a user namespace, with several users if there may be."""
+    """The command for one's own mounts: as root, else in a user namespace, with several users if possible."""
     if os.geteuid() == 0:
         return ["unshare", "-m"]
     several = ["unshare", "-m", "--map-root-user", "--map-auto"]
@@ -51,7 +51,8 @@ import contextlib, json, os, subprocess, sys
 
 def lockkit(*words, env=None):
     line = [sys.executable, "-m", "lockkit", *words]
-    done = subprocess.run(line, capture_output=True, text=True, cwd="/", env=os.environ | (env or {}), timeout=60)
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd="/", env=os.environ | (env or {}), timeout=60)
     return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
 
 def there(path):
@@ -63,7 +64,8 @@ import lockkit, lockkit.gpu
 
 uid, gid, warm = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 # Everything is imported before the rights are dropped: other users may not be able to read this environment.
-with lockkit.connect(f"sqlite:{warm}/first/x.db", state_dir=f"{warm}/first", scope="user") as client, client.lock("x").acquire():
+client = lockkit.connect(f"sqlite:{warm}/first/x.db", state_dir=f"{warm}/first", scope="user")
+with client, client.lock("x").acquire():
     client.inspect("x")
     lockkit.gpu.pool(client, simulate=1).acquire(timeout=0).release()
 os.setgroups([gid] if gid else [])
@@ -140,7 +142,8 @@ class User:
     def __init__(self, uid, gid):
         line = [sys.executable, os.environ["USER_PY"], str(uid), str(gid), os.environ["WARM"]]
         env = {key: value for key, value in os.environ.items() if key != "LOCKKIT_STATE_DIR"}
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=env)
     def __call__(self, order):
         self.process.stdin.write(order + "\\n")
         self.process.stdin.flush()
@@ -150,10 +153,12 @@ ann, bob, eve = User(61201, gid), User(61202, gid), User(61203, 0)
 attempt = "leases.append(client.lock('card').try_acquire()) or leases[-1] is not None"
 told += [init["code"], ann("client.capabilities.scope"), ann(attempt), bob(attempt), eve(attempt)]
 refused = lockkit("host", "remove")
-told += [refused["code"], refused["err"], ann("leases[0].valid()"), ann("leases[0].release().outcome"), bob(attempt)]
+told += [refused["code"], refused["err"], ann("leases[0].valid()")]
+told += [ann("leases[0].release().outcome"), bob(attempt)]
 bob("leases[-1].release()")
 card = "leases.append(lockkit.gpu.pool(client, simulate=1).acquire(timeout=0)) or leases[-1].devices[0].index"
-told += [ann(card), bob(card), ann("leases[-1].release().outcome"), bob(card), bob("leases[-1].release().outcome")]
+told += [ann(card), bob(card), ann("leases[-1].release().outcome")]
+told += [bob(card), bob("leases[-1].release().outcome")]
 told += [lockkit("host", "remove")["code"], there("/var/lib/lockkit"), there("/etc/lockkit")]
 for one in (ann, bob, eve):
     one.process.stdin.close()
@@ -189,11 +194,13 @@ for name, uid in (("ann", 61201), ("eve", 61203)):
 
 class User:
     def __init__(self, name, uid):
-        line = [sys.executable, os.environ["USER_PY"], str(uid), "61300" if name == "ann" else "61200", os.environ["WARM"]]
+        group, warm = "61300" if name == "ann" else "61200", os.environ["WARM"]
+        line = [sys.executable, os.environ["USER_PY"], str(uid), group, warm]
         home = f"{os.environ['WARM']}/{name}"
         self.env = {"HOME": home, "LOCKKIT_STATE_DIR": f"{home}/.local/state/lockkit"}
         env = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")} | self.env
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=env)
         self.pid = self.process.pid
     def __call__(self, order):
         self.process.stdin.write(order + "\\n")
@@ -203,7 +210,8 @@ class User:
 ann, late, eve = User("ann", 61201), User("ann", 61201), User("eve", 61203)
 hold = "leases.append(client.lock('card').try_acquire()) or leases[-1] is not None"
 told += [ann(hold), eve(hold), late("client.url")]
-told += [lockkit("host", "init", "--group", "gpu"), [ann.pid, eve.pid], there("/etc/lockkit"), there("/var/lib/lockkit")]
+told += [lockkit("host", "init", "--group", "gpu"), [ann.pid, eve.pid]]
+told += [there("/etc/lockkit"), there("/var/lib/lockkit")]
 told += [ann("leases[0].release().outcome or client.close()"), eve("leases[0].release().outcome")]
 ann.process.stdin.close()
 ann.process.wait()
@@ -269,7 +277,8 @@ def test_a_dry_run_says_what_a_run_then_does_and_the_second_run_does_nothing(wor
 line = ["host", "init", "--group", *"{group}".split()]
 told += [lockkit(*line, "--dry-run"), there("/etc/lockkit"), there("/var/lib/lockkit")]
 told += [lockkit(*line), lockkit(*line), lockkit("host", "show")]
-told += [lockkit("host", "remove", "--dry-run"), there("/var/lib/lockkit"), lockkit("host", "remove"), lockkit("host", "remove")]
+told += [lockkit("host", "remove", "--dry-run"), there("/var/lib/lockkit")]
+told += [lockkit("host", "remove"), lockkit("host", "remove")]
 told += [os.listdir("/var/lib"), there("/etc/lockkit"), lockkit("host", "show")]
 """)
     dry, etc, var, done, again, shown, dry_remove, kept, removed, nothing, left, etc_left, gone = told
@@ -292,8 +301,10 @@ def test_the_administrators_settings_stay(world):
 os.makedirs("/etc/lockkit")
 mine = '# ours\\nttl = "45s"\\n\\n[profiles.far]\\nurl = "redis://cache"\\n'
 open("/etc/lockkit/config.toml", "w").write(mine)
-told += [lockkit("host", "init", "--group", "root")["code"], lockkit("config", "show", "ttl", "url", "scope", "--json")["out"]]
-told += [lockkit("host", "remove")["code"], open("/etc/lockkit/config.toml").read() == mine, os.listdir("/etc/lockkit")]
+told += [lockkit("host", "init", "--group", "root")["code"]]
+told += [lockkit("config", "show", "ttl", "url", "scope", "--json")["out"]]
+told += [lockkit("host", "remove")["code"], open("/etc/lockkit/config.toml").read() == mine]
+told += [os.listdir("/etc/lockkit")]
 open("/etc/lockkit/config.toml", "w").write('url = "redis://cache"\\n')
 refused = lockkit("host", "init", "--group", "root")
 told += [refused["code"], refused["err"], there("/var/lib/lockkit"), os.listdir("/etc/lockkit")]
@@ -317,7 +328,8 @@ os.unlink("/etc/lockkit/config.toml")
 os.mkdir("/var/lib/lockkit")
 told += [lockkit("host", "init", "--group", "root")]
 os.rmdir("/var/lib/lockkit")
-told += [lockkit("host", "init", "--group", "root"), lockkit("host", "remove"), os.listdir("/var/lib"), there("/etc/lockkit")]
+told += [lockkit("host", "init", "--group", "root"), lockkit("host", "remove")]
+told += [os.listdir("/var/lib"), there("/etc/lockkit")]
 """)
     file, folder, done, removed, *left = told
 
@@ -329,7 +341,7 @@ told += [lockkit("host", "init", "--group", "root"), lockkit("host", "remove"), 
 
 @pytest.fixture
 def shared_place(lockkit):
-    """A folder and a file of the administrator that are none of the machine's, with a store that init has made."""
+    """A folder and a file that the administrator made for other uses, with a store that init has made."""
     place = Path(tempfile.mkdtemp(prefix="lockkit-", dir="/var/tmp"))
     place.chmod(0o755)
     lockkit.env["LOCKKIT_CONFIG"] = str(place / "config.toml")
@@ -362,7 +374,7 @@ def test_the_paths_are_options_and_the_documents_have_their_steps(lockkit, share
 
 @as_root
 def test_a_store_in_a_folder_that_was_there_before_is_left_only_unheld_and_drained(lockkit, shared_place):
-    """Else a program that has it open would hold a lock, and a new one would get it in the store of its user."""
+    """Else programs that have it open would hold a lock, and new ones would get it in their user's store."""
     paths = ("--config", shared_place / "config.toml")
     folder = shared_place / "locks"
     folder.mkdir()
@@ -453,7 +465,7 @@ def test_options_that_choose_a_store_are_not_offered_where_they_say_nothing(lock
 
 @as_root
 def test_a_folder_that_init_did_not_make_is_not_removed(lockkit, shared_place):
-    """Neither one that an administrator made after an init that failed, nor one that took the place of the right one."""
+    """Neither one that an administrator made after a failed init, nor one that replaced the right one."""
     folder, paths = shared_place / "file" / "locks", ("--config", shared_place / "config.toml")
     line = ("host", "init", "--group", GROUP, "--folder", folder, *paths)
     (shared_place / "file").touch()

@@ -1,4 +1,4 @@
-"""explain, status and wait tell whether a holder runs, is stopped, was killed, forked or evicted, on every store."""
+"""explain, status and wait: whether a holder runs, is stopped, killed, forked or evicted, on every store."""
 
 from __future__ import annotations
 
@@ -281,12 +281,15 @@ def test_an_eviction_at_once_is_noticed_at_the_next_renewal_at_the_latest(lockki
 
 
 def test_a_run_that_the_holder_started_says_so(lockkit):
-    more = f"import subprocess; subprocess.run({lockkit.line('run', 'x', '--no-wait', '--', 'true')}, stderr=sys.stdout)"
+    more = (
+        "import subprocess; "
+        f"subprocess.run({lockkit.line('run', 'x', '--no-wait', '--', 'true')}, stderr=sys.stdout)"
+    )
     holder = python(lockkit, "x", more)
     assert f"pid {holder.pid}" in (told := holder.stdout.readline())
     assert (
-        "; that process started this command, and the two wait for each other if it waits for the end of this command"
-        in told
+        "; that process started this command, "
+        "and the two wait for each other if it waits for the end of this command" in told
     )
     other = lockkit("run", "x", "--no-wait", "--", "true")
     assert "started this command" not in other.stderr
@@ -371,7 +374,10 @@ def test_an_owner_without_a_pid_namespace_can_be_read():
 
 
 def test_what_is_known_of_a_free_name_is_told_on_every_store(lockkit, place, name):
-    forgotten = "Nothing here remembers this name, so whether it was ever used is not known: a store forgets a name that is free."
+    forgotten = (
+        "Nothing here remembers this name, so whether it was ever used is not known: "
+        "a store forgets a name that is free."
+    )
     lockkit("run", name, "--", "true")
     assert explained(lockkit, name).splitlines()[-1] == forgotten
     assert f"'{name}' is free; nothing here remembers this name" in lockkit("status", name).stdout

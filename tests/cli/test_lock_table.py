@@ -1,4 +1,4 @@
-"""The table of ``lockkit status`` on terminals of all widths, where members of pools and requests for them are among the locks."""
+"""The table of ``lockkit status`` at all terminal widths, with members of pools and requests for them."""
 
 from __future__ import annotations
 

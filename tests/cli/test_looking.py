@@ -245,8 +245,14 @@ def test_a_pipe_gets_whole_rows_however_long_and_wide_characters_in_line(lockkit
 
 BAD = [
     (json.dumps({"v": 1, "kind": "mutex", "owner": {"pid": "../x", "started": 1.0, "host": 7}}), "[" * 3000),
-    (json.dumps({"v": 1, "kind": ["x"], "owner": {"pid": 10**30, "user": ["a"], "task": [1]}}), '{"pool": {"count": 1e400}}'),
-    ("{bad", '{"lockkit": {"gpu": {"used": "x"}, "progress": [1], "asked": 7}, "adopted": {"pid": "x"}, "pool": 1}'),
+    (
+        json.dumps({"v": 1, "kind": ["x"], "owner": {"pid": 10**30, "user": ["a"], "task": [1]}}),
+        '{"pool": {"count": 1e400}}',
+    ),
+    (
+        "{bad", ('{"lockkit": {"gpu": {"used": "x"}, "progress": [1], "asked": 7}, '
+        '"adopted": {"pid": "x"}, "pool": 1}'),
+    ),
 ]  # fmt: skip
 
 
@@ -276,7 +282,7 @@ def test_whatever_somebody_has_written_into_a_claim_it_blocks_its_lock_and_nothi
 
 @pytest.mark.parametrize("kept", ["sleep", "lockkit-watch"])
 def test_the_command_that_ends_a_stopped_process_also_lets_it_go_on(kept):
-    """Else it would heed the signal only then; and a watchdog ends what its command has left, as soon as it goes on."""
+    """Else it would see the signal only then; and a watchdog ends the command's processes once it goes on."""
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
             process.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Cards that people name as they see them in ``gpu ls``: what explain, evict, ask-release, wait and status make of such a word."""
+"""Cards named as in ``gpu ls``: explain, evict, ask-release, wait and status with such a word."""
 
 from __future__ import annotations
 

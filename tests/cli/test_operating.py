@@ -1,4 +1,4 @@
-"""Looking and intervening: status, explain, wait, evict, resize, acquire/release/held, failures, doctor, config, plugins."""
+"""Looking and intervening: status, explain, wait, evict, resize, holds, failures, doctor, config, plugins."""
 
 from __future__ import annotations
 

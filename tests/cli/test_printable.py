@@ -1,4 +1,4 @@
-"""A name, an owner, a note or a reason that would rewrite the screen: people see it escaped, everywhere; JSON has it as it is."""
+"""A name, owner, note or reason that would rewrite the screen: escaped for people everywhere, raw in JSON."""
 
 import io
 import logging

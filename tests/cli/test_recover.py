@@ -134,7 +134,7 @@ def client_of(lockkit, monkeypatch, **more):
 
 
 def at_once(place):
-    """Whether the store itself frees the lock of a dead process at once, so that there is nothing to recover."""
+    """Whether the store itself frees a dead process's lock at once, so there is nothing to recover."""
     return place == "sqlite"
 
 

@@ -1,4 +1,4 @@
-"""Requests for cards that cannot be: each is refused before anything is asked of the queue, on the command line and in Python, with what to do.
+"""Impossible requests for cards: refused before they queue, with a remedy, in the shell and in Python.
 
 The host is one of NVIDIA's, with NVIDIA's own module on a driver that is compiled here.
 """
@@ -74,10 +74,12 @@ def shadow(lockkit, name, text):
 REFUSALS = {
     "an unknown UUID": (
         as_it_is, ["--gpu", "1", "--gpu-id", "GPU-ffffffff"], {"ids": ["GPU-ffffffff"]}, 78,
-        "there is no GPU 'GPU-ffffffff'", "the GPUs are GPU 0 (GPU-0), slice of GPU 0 (MIG-0.1), GPU 1 (GPU-1)",
+        "there is no GPU 'GPU-ffffffff'",
+        "the GPUs are GPU 0 (GPU-0), slice of GPU 0 (MIG-0.1), GPU 1 (GPU-1)",
     ),
     "a card and its slice": (
-        as_it_is, ["--gpu", "1", "--gpu-id", "GPU-0", "--gpu-id", "MIG-0.1"], {"ids": ["GPU-0", "MIG-0.1"]}, 78,
+        as_it_is, ["--gpu", "1", "--gpu-id", "GPU-0", "--gpu-id", "MIG-0.1"],
+        {"ids": ["GPU-0", "MIG-0.1"]}, 78,
         "GPU-0 and its slice MIG-0.1 cannot both be asked for", "name the slices that will do, or the card",
     ),
     "a divided card": (

@@ -1,4 +1,4 @@
-"""Two writers never share a row of stderr: threads, processes, short rows and long ones, in a pipe, on a terminal, beside a live line."""
+"""Two writers never share a row of stderr: threads, processes, any length; pipe, terminal, live line."""
 
 from __future__ import annotations
 
@@ -170,7 +170,10 @@ def test_a_row_is_written_above_the_live_line():
 def test_a_reader_that_reads_nothing_does_not_stop_the_writer(pipe):
     write, read = pipe
     os.set_blocking(write, False)
-    code = "from lockkit.cli import streams; streams.prepare(); import sys; print('x' * 9000, file=sys.stderr); print('end')"
+    code = (
+        "from lockkit.cli import streams; streams.prepare(); "
+        "import sys; print('x' * 9000, file=sys.stderr); print('end')"
+    )
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], stderr=write, stdout=subprocess.PIPE, check=True, timeout=20

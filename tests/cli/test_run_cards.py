@@ -24,7 +24,10 @@ from .test_json import check
 
 HOST = os.uname().nodename
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
-ENVIRONMENT = 'echo "$CUDA_VISIBLE_DEVICES|$CUDA_DEVICE_ORDER|$LOCKKIT_GPU_UUIDS|$LOCKKIT_GPU_INDEXES|${LOCKKIT_GPU_MEM-unset}|$LOCKKIT_POOL_MEMBERS"'
+ENVIRONMENT = (
+    'echo "$CUDA_VISIBLE_DEVICES|$CUDA_DEVICE_ORDER|$LOCKKIT_GPU_UUIDS|$LOCKKIT_GPU_INDEXES|'
+    '${LOCKKIT_GPU_MEM-unset}|$LOCKKIT_POOL_MEMBERS"'
+)
 SHOWN = ("sh", "-c", ENVIRONMENT)
 
 
@@ -109,7 +112,7 @@ def test_the_card_of_a_killed_holder_is_given_to_the_next(cards):
 
 @pytest.mark.parametrize("wanted, behind", [("1", "1"), ("2", "1"), ("2", "2")])
 def test_a_waiting_run_that_is_stopped_stops_nobody_and_goes_on_waiting(cards, wanted, behind):
-    """The run is at the gate when Ctrl-Z strikes. If it wants two cards, it has the one that is free by then."""
+    """Ctrl-Z strikes the run at the gate. If it wants two cards, it already has the one that is free."""
     cards.env["LOCKKIT_GPU_SIMULATE"] = wanted
     holder = cards.start("run", "--gpu", "1", "--", "sleep", "60")
     cards.until(held(cards, CARDS[0]))
@@ -202,7 +205,8 @@ def test_a_terminal_shows_a_wait_in_one_row_and_its_whole_account_at_the_times_o
     assert len(row) == 80  # 79 and the return
     fcntl.ioctl(waiter.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 132, 0, 0))
     waiter.expect(
-        r"2 GPUs: you are 1st; GPU 0 held by \w+ since [\d:]{5} \(nightly\), GPU 1 busy \(unmanaged\): bob's jupyter\r"
+        r"2 GPUs: you are 1st; GPU 0 held by \w+ since [\d:]{5} \(nightly\), "
+        r"GPU 1 busy \(unmanaged\): bob's jupyter\r"
     )
     assert f"pid {holder.pid}" not in waiter.text
     steer(cards)
@@ -332,8 +336,8 @@ def test_a_store_of_one_user_warns_and_refuses_cards_that_others_use(cards):
     done = cards("run", "--gpu", "1", "--", "true")
     assert (done.returncode, besides_simulation(done.stderr).count("\n")) == (0, 1)
     assert (
-        "your jobs and other users' jobs do not see each other on these GPUs; for all users: lockkit docs all-users"
-        in done.stderr
+        "your jobs and other users' jobs do not see each other on these GPUs; "
+        "for all users: lockkit docs all-users" in done.stderr
     )
     assert cards("run", "--gpu", "1", "-q", "--", "true").stderr == ""
     steer(cards, _0={"processes": [BOB | {"user": "root"}]})
@@ -427,7 +431,7 @@ def test_a_card_that_fails_its_preflight_is_quarantined_and_the_command_gets_ano
 
 
 def test_the_preflight_computes_with_the_python_that_is_named(cards):
-    """Where lockkit's own Python has no torch, and another one has: a script that shows it to the real interpreter."""
+    """lockkit's own Python has no torch, another one has: a script shows it to the real interpreter."""
     torch = Torch(cards.folder / "torch.json")
     torch.steer({CARDS[0]: "wrong"})
     python = cards.folder / "venv-python"

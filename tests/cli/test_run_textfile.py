@@ -1,4 +1,4 @@
-"""`lockkit run --metrics-textfile`: what node_exporter finds while a run waits, while its command runs, and when it is over."""
+"""`lockkit run --metrics-textfile`: the file while a run waits, while its command runs, and at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor against a lease that falls silent, with real processes and a clock that only it sees as faster."""
+"""The supervisor when a lease stops renewing, with real processes and a clock that it alone sees faster."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Silent:
 
     Args:
         seconds: The time until its deadline.
-        slow: How many times as long each of these seconds lasts: beside a margin of slow seconds a stall of the machine is short.
+        slow: The length of these seconds: with a margin of slow seconds, a stall of the machine is short.
     """
 
     claim_id = "none"
@@ -152,12 +152,15 @@ THROUGH = pytest.mark.parametrize(
 
 def program(folder, through):
     """A script that leaves its program behind when TERM ends it; the program writes its pid."""
-    return f"{through} sh -c 'trap \"\" TERM; echo $$ > {folder}/new; mv {folder}/new {folder}/pid; sleep 60; true'; true"
+    return (
+        f'{through} sh -c \'trap "" TERM; echo $$ > {folder}/new; mv {folder}/new {folder}/pid; '
+        "sleep 60; true'; true"
+    )
 
 
 @THROUGH
 def test_what_the_command_left_outside_its_group_dies_with_it(supervise, tmp_path, alive, group, through):
-    """The lock goes to the next as soon as the command has ended, and the programs of a script would work on beside it."""
+    """The lock goes to the next once the command has ended; a script's programs would work beside it."""
     supervise.terminal.own_group = group == "own"
     lease = Silent(60.0)
     policy = Policy(kill_after=59.0)
@@ -221,7 +224,10 @@ def test_without_a_lease_the_command_just_runs(supervise):
 
 def test_at_the_second_sigint_that_a_command_survives_another_way_to_end_it_is_told_once(supervise, tmp_path):
     told = tmp_path / "told"
-    script = f"trap '' INT; echo $$ > {tmp_path}/pid; until [ -e {told} ]; do kill -INT $PPID; sleep 0.05; done; exit 7"
+    script = (
+        f"trap '' INT; echo $$ > {tmp_path}/pid; "
+        f"until [ -e {told} ]; do kill -INT $PPID; sleep 0.05; done; exit 7"
+    )
     ended, said = supervise(script, None, Policy(), told.touch)
     assert (ended.code, len(said)) == (7, 1)
     assert f"kill -9 {(tmp_path / 'pid').read_text().strip()}" in said[0]
@@ -341,7 +347,7 @@ with Watchdog([Lease()], Policy(kill_after=1.0), group=terminal.own_group) as wa
 @THROUGH
 @pytest.mark.parametrize("strike", ["kill", "stop"])
 def test_a_watchdog_kills_what_a_command_has_started(tmp_path, alive, group, through, strike):
-    """The kernel kills the command of a killed ``run`` alone, and TERM may end a script before its programs."""
+    """The kernel kills only the command of a killed ``run``; TERM may end a script before its programs."""
     seconds = "600" if strike == "kill" else "3"
     run = subprocess.Popen(
         [sys.executable, "-c", RUN, program(tmp_path, through), group, seconds],
@@ -531,7 +537,11 @@ def watchdog_of(lockkit, run):
 
 def test_a_lock_is_not_free_before_the_watchdog_of_a_killed_run_has_done_its_work(lockkit, alive):
     lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
-    command = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=open('pid', 'w'), flush=True); import time; time.sleep(60)"
+    command = (
+        "import subprocess; "
+        "print(subprocess.Popen(['sleep', '60']).pid, file=open('pid', 'w'), flush=True); "
+        "import time; time.sleep(60)"
+    )
     run = lockkit.start("run", "x", "--", sys.executable, "-c", command)
     started, watchdog = int(lockkit.file("pid")), watchdog_of(lockkit, run)
     run.send_signal(signal.SIGSTOP)  # or it would continue the watchdog
@@ -605,7 +615,10 @@ def test_a_command_that_the_watchdog_ended_in_time_is_not_reported_as_killed_lat
 
 
 def test_a_watchdog_that_has_ended_the_command_kills_the_rest_of_its_group(lockkit, alive):
-    script = "sh -c \"trap '' TERM; echo \\$\\$ > ignores; while :; do sleep 0.05; done\" & while :; do sleep 0.05; done"
+    script = (
+        "sh -c \"trap '' TERM; echo \\$\\$ > ignores; while :; do sleep 0.05; done\" & "
+        "while :; do sleep 0.05; done"
+    )
     run = lockkit.start("run", "x", "--max-hold", "20s", "--kill-after", "10s", "--", "sh", "-c", script)
     lockkit.until(lambda: (lockkit.folder / "ignores").exists() and (lockkit.folder / "ignores").read_text())
     run.send_signal(signal.SIGSTOP)

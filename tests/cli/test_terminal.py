@@ -1,4 +1,4 @@
-"""``lockkit run`` on a terminal: the command is the foreground job, and the shell around it keeps its job control."""
+"""``lockkit run`` on a terminal: the command is the foreground job, and the shell keeps its job control."""
 
 from __future__ import annotations
 
@@ -238,7 +238,8 @@ def test_a_live_line_stays_in_its_row(lockkit, tty):
     _, *rows = terminal.text.split("\r\x1b[K")
     whole, first = rows[0].split("\r\n")
     assert re.fullmatch(
-        r"waiting for 'nightly-report-europe': you are 1st; held by .* \(sleep\), (?:[\d.]+ s|just now); for at most 4 s",
+        r"waiting for 'nightly-report-europe': you are 1st; "
+        r"held by .* \(sleep\), (?:[\d.]+ s|just now); for at most 4 s",
         whole,
     )
     assert len({first, *rows[1:-1]}) == 1

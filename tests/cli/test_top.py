@@ -38,7 +38,7 @@ def client(request, lockkit, servers):
 
 
 class Heard(Top):
-    """The application, which keeps its notifications: textual forgets each after 5 s, on a busy machine before a test has seen it."""
+    """The application with kept notifications: textual drops each after 5 s, maybe before a test looks."""
 
     def __init__(self, *words, **more):
         super().__init__(*words, **more)

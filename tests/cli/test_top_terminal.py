@@ -142,7 +142,7 @@ def test_the_terminal_is_restored_whatever_ends_it(screen, how, code):
     ],
 )
 def test_a_terminal_that_vanishes_without_a_hang_up_ends_it(lockkit, words, shown, code):
-    """The kernel sends SIGHUP to the session of a terminal, and runuser, sudo or a container's shell may have put the process into another one."""
+    """The kernel sends SIGHUP to the terminal's session; runuser, sudo or a container may have left that."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     lockkit.env.pop("COLUMNS", None)
@@ -170,7 +170,7 @@ def test_a_terminal_that_vanishes_without_a_hang_up_ends_it(lockkit, words, show
 
 
 def test_a_terminal_that_reads_nothing_does_not_keep_a_signal_from_ending_it(lockkit):
-    """As a screen behind a connection that stands still: the kernel's buffer is full, and who writes into it waits."""
+    """Like a screen behind a stalled connection: the kernel's buffer is full, so writers block."""
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
     termios.tcsetwinsize(theirs, (900, 400))

@@ -130,7 +130,10 @@ def test_quiet_says_nothing_and_starts_nothing(client, heard, capsys, at_once):
 def test_the_log_of_a_long_wait_does_not_come_beside_the_lines_for_people(lockkit, words):
     holder = lockkit.start("run", "x", "--", "sleep", "60")
     lockkit.until(lambda: lockkit.claims("x"))
-    soon = "import sys; from lockkit.protocol import attempt; attempt.FIRST_WARNING = 0.01; from lockkit.cli import main; sys.exit(main.run(sys.argv[1:]))"
+    soon = (
+        "import sys; from lockkit.protocol import attempt; attempt.FIRST_WARNING = 0.01; "
+        "from lockkit.cli import main; sys.exit(main.run(sys.argv[1:]))"
+    )
     done = lockkit.run([sys.executable, "-c", soon, *lockkit.line(*words)[len(lockkit.line()) :]])
     assert done.returncode == 124
     assert "still waiting" not in done.stderr

@@ -1,4 +1,4 @@
-"""Fixtures that the documentation's tests share: where the pages are, and examples installed from their own wheels."""
+"""Fixtures of the documentation's tests: the places of pages, and examples installed from their wheels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pages():
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
-    """Build the wheel of an example and unpack it, as an installer does; gives the folder to put on the path."""
+    """Build an example's wheel and unpack it, as an installer does; returns the folder for the path."""
 
     def install(example):
         work = tmp_path_factory.mktemp(example)

@@ -1,4 +1,4 @@
-"""docs/howto/web-servers.md and docs/howto/asyncio.md: their applications under real servers, and what they say of forks."""
+"""The applications of docs/howto/web-servers.md and asyncio.md under real servers, and forks as described."""
 
 from __future__ import annotations
 

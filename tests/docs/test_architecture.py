@@ -1,4 +1,4 @@
-"""docs/architecture.md: the ways through the code, the map of GPUs, and why some stores are larger than planned."""
+"""docs/architecture.md: ways through the code, the map of GPUs, and reasons for large stores."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_map_of_gpus_has_each_file_and_folder_once(root, pages):
 
 
 def entered(call):
-    """The functions of lockkit that are entered while something is called, in order, with the file of each."""
+    """The functions of lockkit that are entered while something is called, in order, with their files."""
     found = []
 
     def note(frame, event, _):
@@ -139,7 +139,8 @@ def test_a_request_to_the_page_goes_the_way_of_the_figure(pages, tmp_path):
         sent.append(message)
 
     scope = {
-        "type": "http", "method": "GET", "path": "/api/locks", "query_string": b"", "scheme": "http", "root_path": "",
+        "type": "http", "method": "GET", "path": "/api/locks",
+        "query_string": b"", "scheme": "http", "root_path": "",
         "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {token}".encode())],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "http_version": "1.1",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""docs/howto/from-celery-once.md: its program prints what it says, and each option of both libraries has a row."""
+"""docs/howto/from-celery-once.md: its program prints the shown text, and every old option has a row."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from support.pages import section, table
 
 PAGE = "docs/howto/from-celery-once.md"
 ONCE = [
-    '"keys"', '"graceful"', '"timeout"', '"unlock_before_run"', "default_timeout", "AlreadyQueued", "AlreadyQueued.countdown",
-    "QueueOnce", 'ONCE["backend"]', 'settings["url"]', 'settings["blocking"]', 'settings["blocking_timeout"]',
-    "celery_once.backends.Redis", "celery_once.backends.File", 'settings["location"]', "apply_async(once=", "clear_lock",
+    '"keys"', '"graceful"', '"timeout"', '"unlock_before_run"', "default_timeout", "AlreadyQueued",
+    "AlreadyQueued.countdown", "QueueOnce", 'ONCE["backend"]', 'settings["url"]', 'settings["blocking"]',
+    'settings["blocking_timeout"]', "celery_once.backends.Redis", "celery_once.backends.File",
+    'settings["location"]', "apply_async(once=", "clear_lock",
 ]  # fmt: skip
 """The options of celery-once 3.0.1, as in its modules tasks, backends.redis and backends.file."""
 SINGLETON = [
-    "base=Singleton", "unique_on", "raise_on_duplicate", "lock_expiry", "DuplicateTaskError", "singleton_backend_url",
-    "singleton_backend_class", "singleton_backend_kwargs", "singleton_key_prefix", "singleton_raise_on_duplicate",
-    "singleton_lock_expiry", "clear_locks", "release_lock", "unlock", "generate_lock",
+    "base=Singleton", "unique_on", "raise_on_duplicate", "lock_expiry", "DuplicateTaskError",
+    "singleton_backend_url", "singleton_backend_class", "singleton_backend_kwargs", "singleton_key_prefix",
+    "singleton_raise_on_duplicate", "singleton_lock_expiry", "clear_locks", "release_lock", "unlock",
+    "generate_lock",
 ]  # fmt: skip
 """The options of celery-singleton 0.3.1, as in its modules singleton and config."""
 

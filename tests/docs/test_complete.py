@@ -1,4 +1,4 @@
-"""Everything that a user can meet has its place in the documentation, and the documentation claims nothing that is not there."""
+"""Everything that a user can meet is in the documentation, and the documentation claims nothing else."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def shared(tmp_path):
 
 @pytest.fixture
 def container(started, environ, home):
-    """Run a shell command with processes, mounts and a host name of its own, and its home on a tmpfs of its own."""
+    """Run a shell command with its own processes, mounts and host name, and its home on its own tmpfs."""
 
     def run(script, name="box", **variables):
         setup = f"hostname {name}; mount -t tmpfs tmpfs {home}; exec {script}"

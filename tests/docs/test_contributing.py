@@ -93,7 +93,7 @@ def files(root, words):
 
 
 def test_every_test_is_in_an_environment_that_a_change_passes(root):
-    """The mark `full` divides the tests of a file: those that have it are run in one environment, and the others in another."""
+    """The mark `full` divides a file's tests: marked ones are run in one environment, others in another."""
     played = {"full": set(), "not full": set()}
     for environment in {*environments(root)} - {"py313"}:  # skipped where there is no such Python
         for words in runs(root, environment):

@@ -75,7 +75,7 @@ def site(installed):
 
 @pytest.fixture
 def look(program, site, tmp_path, monkeypatch):
-    """``lockkit gpu ls`` on a host with some of AMD's cards and none of NVIDIA's: its exit code and its document."""
+    """``lockkit gpu ls`` on a host with only AMD's cards: its exit code and its document."""
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
 
     def show(cards):

@@ -203,8 +203,8 @@ def test_claims_take_no_more_room_and_connections_than_the_page_says():
         for _ in threads:
             assert standing.acquire(timeout=20.0)
         assert (_size(server) - held) / len(threads) <= _kibibytes(rows["a waiting claim"])
-        # A client has a connection for each call under way, here four and the heartbeat's, and one for each watch. The holder's
-        # heartbeat has one more.
+        # A client has a connection for each call under way (here 4, and the heartbeat's) and for each watch.
+        # The holder's heartbeat has one more.
         assert _connections(server) - before <= many * (4 + 1 + 4) + 1
         for lease in leases:
             lease.release()

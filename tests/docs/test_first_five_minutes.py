@@ -93,7 +93,7 @@ def test_status_and_explain_show_what_the_page_shows(terminal):
 
 
 def shape(text):
-    """Replace what a page may show otherwise than a run: who, when, where, which claim, and how wide the columns are."""
+    """Replace the parts of a page that differ from run to run: owners, times, places, claims, columns."""
     text = re.sub(r"sqlite:/\S+", "STORE", text)
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", "TIME", text)  # with the date around midnight

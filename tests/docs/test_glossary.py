@@ -80,7 +80,7 @@ def test_no_word_of_the_old_dialect_is_in_the_glossary():
 PRINTED = {
     ROOT / "lockkit" / folder / file for folder in ("cli", "views") for file in ("parts.py", "documents.py")
 }
-"""The documents that the command line and the server write. They are records of the same things, and bear their names."""
+"""The documents of the command line and the server: records of the same things, with the same names."""
 
 
 def test_no_other_class_has_the_name_of_one_that_the_glossary_names(terms):

@@ -35,7 +35,8 @@ def environ(tmp_path):
     }
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return clean | {
-        "HOME": str(tmp_path), "LOCKKIT_STATE_DIR": str(state), "LOCKKIT_CONFIG": "/dev/null", "PATH": path, "COLUMNS": "200",
+        "HOME": str(tmp_path), "LOCKKIT_STATE_DIR": str(state), "LOCKKIT_CONFIG": "/dev/null",
+        "PATH": path, "COLUMNS": "200",
     }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def says_first(line, environ):
 
 
 def shape(text):
-    """A text without that which a page may show otherwise: who, since when, for what, and how wide the columns are."""
+    """A text without the parts that differ from run to run: owners, times, reasons, widths of columns."""
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r" held +\S+", " held WHO", text)
     text = re.sub(r"(?:[\d.]+ s|just now)(, \d+ MiB used)?, for: \w+", r"SINCE\1", text)

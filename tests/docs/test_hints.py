@@ -12,7 +12,7 @@ from lockkit.cli.topics import topics
 NAMED = re.compile(r"\blockkit docs ([a-z][\w-]*)")
 IN_WORDS = re.compile(r"lockkit'?s? documentation|\bthe docs\b")
 FILE = re.compile(r"\bdocs(?:/[\w/.-]*\w|(?:, \w+)+)")
-"""``docs/ops/etcd-role.md``, or in words: ``docs, layout``. Whoever has installed lockkit has no such file."""
+"""``docs/ops/etcd-role.md``, or in words: ``docs, layout``. An installed lockkit has no such file."""
 
 
 @pytest.fixture(scope="module")

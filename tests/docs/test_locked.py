@@ -1,4 +1,4 @@
-"""The versions in tests/locked: every environment of tox.ini is held to them, and they are what pyproject.toml allows."""
+"""The versions in tests/locked: every environment of tox.ini uses them, and pyproject.toml allows them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_file_has_hashes_and_names_no_registry_and_no_path(file):
 
 @pytest.fixture
 def pytest_beside(tmp_path):
-    """Run pytest with this project's conftest.py on a test that fails, where a distribution is installed that is not locked."""
+    """Run pytest with this project's conftest.py on a failing test, beside an unlocked distribution."""
     info = tmp_path / "zzz-9.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zzz\nVersion: 9.9\n")
@@ -123,8 +123,10 @@ def pytest_beside(tmp_path):
         }
         path = os.pathsep.join([str(ROOT / "tests"), str(tmp_path)])
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "conftest", "-p", "no:cacheprovider", "test_red.py"],
-            cwd=tmp_path, env={**env, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml",
+             "-p", "conftest", "-p", "no:cacheprovider", "test_red.py"],
+            cwd=tmp_path, env={**env, "PYTHONPATH": path, **environment},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     return run
@@ -153,7 +155,10 @@ def test_both_versions_are_named(tmp_path):
 
 
 def test_the_end_of_a_run_names_them_again(tmp_path):
-    told = "VERSION msgspec 2 is installed, 1 is locked\n== short test summary info ==\nFAILED tests/x.py::test_x\n"
+    told = (
+        "VERSION msgspec 2 is installed, 1 is locked\n"
+        "== short test summary info ==\nFAILED tests/x.py::test_x\n"
+    )
     command = {"retcode": 1, "output": told, "err": ""}
     (tmp_path / "result.json").write_text(json.dumps({"testenvs": {"newest": {"test": [command]}}}))
 

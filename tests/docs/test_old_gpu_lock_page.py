@@ -1,4 +1,4 @@
-"""Both programs on the page about the old GPU lock print what the page says, and the page has each old name."""
+"""Both programs on the old GPU lock's page print the shown text, and the page has each old name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracles of docs/howto/recover.md, against fakes of kubectl and scontrol that answer as the real ones do."""
+"""The oracles of docs/howto/recover.md, with fakes of kubectl and scontrol that answer like the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/backends/redis.md, docs/ops/redis-acl.md and the Redis part of docs/layout.md: what they claim, tried on real servers."""
+"""docs/backends/redis.md, docs/ops/redis-acl.md, docs/layout.md on Redis: their claims on real servers."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ def sent(server):
 
 
 def used(server):
-    """Bytes that the data takes. The buffers of connections come and go, which would be a third of the least figure."""
+    """Bytes of the data, without the buffers of connections, which would be a third of the least figure."""
     memory = dict(re.findall(r"^(\w+):(\d+)", server.cli("INFO", "memory").decode(), re.MULTILINE))
     return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
 

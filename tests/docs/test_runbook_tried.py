@@ -1,4 +1,4 @@
-"""Instructions of docs/ops/runbook.md and docs/ops/upgrade.md, done for real: a restored Redis, a move to another store, two versions."""
+"""The runbook and upgrade pages, done for real: a restored Redis, a move to another store, two versions."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ while not os.path.exists(stop):
 
 @pytest.fixture
 def workers(environ, tmp_path):
-    """Three programs that take turns under one lock, in the store that the configuration names at the time."""
+    """Three programs that take turns under one lock, in the store that the configuration currently names."""
     log, stop = tmp_path / "log", tmp_path / "stop"
     log.touch()
     words = [sys.executable, "-c", WORKER, str(tmp_path / "inside"), str(log), str(stop)]
@@ -219,7 +219,7 @@ def test_without_the_drain_two_stores_let_two_in(environ, first, workers, tmp_pa
 
 @pytest.fixture
 def newer(tmp_path):
-    """A version 9.9.9 of lockkit, whose layout is newer; older versions may read it or not. Gives the folder to put on the path."""
+    """A lockkit 9.9.9 with a newer layout, readable by older versions or not; returns its folder."""
 
     def make(min_reader):
         site = tmp_path / f"newer-{min_reader}"

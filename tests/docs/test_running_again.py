@@ -1,4 +1,4 @@
-"""The end of `.ci/run` for a run that failed, in a project of three environments; and the list of what is unstable."""
+"""The end of `.ci/run` after a failure, in a project of three environments; the list of unstable tests."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_a_run_of_pytest_leaves_the_names_of_its_red_tests_with_their_outputs(ro
         shutil.copy(root / path, tmp_path)
     (tmp_path / "test_b.py").write_text(
         "import pytest\n@pytest.fixture\ndef broken(): print('a fixture'); 1 / 0\n"
-        "def test_error(broken): pass\n@pytest.mark.parametrize('x', ['a - b'])\ndef test_red(x): assert x == ''\n"
+        "def test_error(broken): pass\n"
+        "@pytest.mark.parametrize('x', ['a - b'])\ndef test_red(x): assert x == ''\n"
         "def test_green(): pass\n"
     )
     subprocess.run(

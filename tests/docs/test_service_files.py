@@ -1,4 +1,4 @@
-"""The units and the container file that docs/ops ships: correct, hardened, and what they start can be started."""
+"""The units and the container file in docs/ops: correct, hardened, and their programs can be started."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ KNOWN = {
 
 
 def instructions():
-    """The instructions of the container file: each its word and the rest, comments left out and lines joined."""
+    """The instructions of the container file, each as its word and the rest; no comments, lines joined."""
     text = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE))
     return [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
 
@@ -301,7 +301,10 @@ def test_the_wheel_of_the_image_serves_and_its_health_check_finds_it_well(wheel,
     command = json.loads(of("CMD")[0])
     check = json.loads(of("HEALTHCHECK")[0].partition(" CMD ")[2])
     run = environ(tmp_path, **variables() | elsewhere | {"PYTHONPATH": str(wheel)})
-    main = "import sys; from lockkit.cli.script import main; assert sys.path[1] in sys.modules['lockkit'].__file__; main()"
+    main = (
+        "import sys; from lockkit.cli.script import main; "
+        "assert sys.path[1] in sys.modules['lockkit'].__file__; main()"
+    )
 
     done = served([sys.executable, "-c", main, *command], [sys.executable, *check[1:]], run)
 

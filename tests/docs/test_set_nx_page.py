@@ -1,4 +1,4 @@
-"""docs/howto/from-set-nx.md: raw keys and lockkit do not exclude each other, and its version that takes both excludes each of them."""
+"""docs/howto/from-set-nx.md: raw keys and lockkit do not exclude each other; its combined version does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/ops/sizing.md: its tables are what is measured now, within what names and versions of servers may change."""
+"""docs/ops/sizing.md: its tables match measurements, within the variation of names and server versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def figures(cell):
 
 
 def near(shown, measured, room):
-    """Whether a figure of the page is that of the measurement, up to a half, and to a few of the smallest units."""
+    """Whether a page's figure is that of the measurement, up to a half and a few of the smallest units."""
     return measured / 1.5 - room <= shown <= measured * 1.5 + room
 
 

@@ -59,7 +59,8 @@ def program(pages, tmp_path):
         r"^```\{code-block\} python\n(.*?)^```", page, re.DOTALL | re.MULTILINE
     )
     (tmp_path / "program.py").write_text(
-        'import lockkit\nclient = lockkit.connect()\nkept = []\n@client.locked("a")\ndef job():\n    return 7\n'
+        "import lockkit\nclient = lockkit.connect()\nkept = []\n"
+        '@client.locked("a")\ndef job():\n    return 7\n'
     )
     (tmp_path / "conftest.py").write_text(
         f'import os\nos.environ["LOCKKIT_URL"] = "memory:"\n{nothing_stays}'
@@ -72,7 +73,8 @@ def program(pages, tmp_path):
 
 def test_a_client_that_the_program_made_is_replaced_or_kept(program):
     (program / "test_job.py").write_text(
-        "import program\ndef test_it():\n    assert program.job() == 7\n    assert program.client.url == 'memory:'\n"
+        "import program\ndef test_it():\n"
+        "    assert program.job() == 7\n    assert program.client.url == 'memory:'\n"
     )
     assert pytest_in(program).startswith("2 passed")
 

@@ -1,4 +1,4 @@
-"""The page of the 28 scenarios has all of them and the seven that were planned, each is played on every store, and readers find the page."""
+"""The page has all 28 scenarios and the seven planned ones, each played on every store; readers find it."""
 
 from __future__ import annotations
 

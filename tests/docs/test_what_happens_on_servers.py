@@ -1,4 +1,4 @@
-"""The rows of docs/what-happens.md on Redis, etcd and ZooKeeper, tried with real processes on real servers."""
+"""The rows of docs/what-happens.md on Redis, etcd and ZooKeeper, with real processes and servers."""
 
 from __future__ import annotations
 

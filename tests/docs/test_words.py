@@ -1,4 +1,4 @@
-"""Docstrings that can be read without the code below them begin with a noun or a verb, not with a pronoun that stands for one."""
+"""Docstrings that can be read without the code below them start with a noun or a verb, not a pronoun."""
 
 from __future__ import annotations
 

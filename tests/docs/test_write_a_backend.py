@@ -1,4 +1,4 @@
-"""docs/howto/write-a-backend.md: its levels are the whole kit, and each mistake it warns of is caught by the scenario it names."""
+"""docs/howto/write-a-backend.md: its levels are the whole kit; the named scenario catches each mistake."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = re.findall(r"^\| .* \| `-k \"?([^`\"]+)\"?` \|$", PAGE, re.MULTILINE)
 MISTAKES = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| `(\w+-[\w-]+)` \|$", PAGE, re.MULTILINE))
 
 RULES = ("rowqueue.py", "rows.py", "document.py", "documents.py", "polling.py")
-"""The pieces of lockkit.store that the template uses; copied beside it here, so that a test can put a mistake into them."""
+"""The pieces of lockkit.store that the template uses; copied, so that a test can put mistakes into them."""
 
 MADE = {
     "only the deadline of the first claim in the queue is checked": (
@@ -32,7 +32,10 @@ MADE = {
     "a release removes the first holder, not the one with the token": (
         "rowqueue.py",
         "        row = self.rows.get(token)\n        if row is None:\n            return ABSENT",
-        "        row = next(iter(self.rows.values()), None)\n        if row is None:\n            return ABSENT",
+        (
+            "        row = next(iter(self.rows.values()), None)\n"
+            "        if row is None:\n            return ABSENT"
+        ),
     ),
     "a renewal does not compare the fence": (
         "rowqueue.py",
@@ -92,7 +95,10 @@ MADE = {
     "`ask_again_at` is a time of the server's clock": (
         "rowqueue.py",
         "ask_again_at=None if soonest == NEVER else soonest",
-        "ask_again_at=None if soonest == NEVER else soonest + self.context.clock.wall() - self.context.clock.now()",
+        (
+            "ask_again_at=None if soonest == NEVER"
+            " else soonest + self.context.clock.wall() - self.context.clock.now()"
+        ),
     ),
     "evict removes a holder at once": (
         "rowqueue.py",
@@ -118,11 +124,11 @@ MADE = {
     ),
     "nobody is woken": ("polling.py", "if watch.moved(queue)", "if not watch"),
 }
-"""Each mistake, made in the template: in which file, what, and what it becomes; a list where it takes several changes."""
+"""Each mistake in the template: the file, the old text and the new; a list where it takes several changes."""
 
 
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "lockkit.testing.plugin"}
-"""The environment of a pytest that loads the kit and none of the other plugins here: half of its time would go into them."""
+"""The environment of a pytest with the kit and no other plugins, which would take half of its time."""
 
 COPIED = [("rowqueue.py", '"""A queue of rows', '"""A queue of rows')]
 """No change, but the rules are copied as they are for the mistakes."""
@@ -176,7 +182,11 @@ def play(template, tmp_path):
         return subprocess.run(
             [*PYTEST, "--lockkit-kit", "harness:TemplateHarness", "-k", scenario],
             cwd=tmp_path,
-            env={**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+            env={
+                **os.environ,
+                **ALONE,
+                "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+            },
             capture_output=True,
             text=True,
             timeout=100,
@@ -228,7 +238,14 @@ def test_five_calls_are_enough_for_the_level_that_says_so(tmp_path):
     paths = [tmp_path, ROOT / "docs/examples/five-calls", os.environ.get("PYTHONPATH", "")]
 
     done = subprocess.run(
-        [*PYTEST, "-rs", "--lockkit-kit", "harness:FiveHarness", "-k", f"({level}) and not (machine or semaphore or readers or writer)"],
+        [
+            *PYTEST,
+            "-rs",
+            "--lockkit-kit",
+            "harness:FiveHarness",
+            "-k",
+            f"({level}) and not (machine or semaphore or readers or writer)",
+        ],
         cwd=tmp_path,
         env={**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
@@ -256,7 +273,8 @@ from lockkit_template.backend import TemplateBackend
 
 other = sqlite3.connect(sys.argv[1], isolation_level=None, check_same_thread=False)
 other.execute("BEGIN IMMEDIATE")
-opening = threading.Thread(target=lambda: print(TemplateBackend(f"template:{sys.argv[1]}", OpenOptions(budget=30.0)).names("", 5.0)))
+opening = threading.Thread(target=lambda: print(
+    TemplateBackend(f"template:{sys.argv[1]}", OpenOptions(budget=30.0)).names("", 5.0)))
 opening.start()
 opening.join(0.5)
 print("waits" if opening.is_alive() else "has ended")
@@ -301,7 +319,7 @@ def test_without_a_mistake_they_all_pass(play):
 
 
 def test_what_a_store_may_import_is_documented():
-    """The list in pyproject.toml, from which the page of the interface has its table, names nothing that no page explains."""
+    """Each name in pyproject.toml's list, from which the interface's page has its table, is on a page."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (listed,) = [each["ignore_imports"] for each in contracts if each["id"] == "backends-low"]
     allowed = {each.partition(" -> ")[2] for each in listed}

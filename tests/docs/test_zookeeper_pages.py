@@ -1,4 +1,4 @@
-"""docs/backends/zookeeper.md, docs/ops/zookeeper-acl.md and the part of docs/layout.md: what they claim, tried on a real server."""
+"""docs/backends/zookeeper.md, docs/ops/zookeeper-acl.md, docs/layout.md: their claims on a real server."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def host(tmp_path, libraries):
 
 @pytest.fixture
 def say(client):
-    """A function that says what happens on the simulated cards of the host of ``client``, a fixture of the file."""
+    """A function that sets the state of the simulated cards of ``client``'s host, a fixture of the file."""
     place = client.config.state_place(create=True).path / STATE_FILE
 
     def write(**cards):

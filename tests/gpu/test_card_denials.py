@@ -1,4 +1,4 @@
-"""The words for a request that gets no cards, on facts alone: why each card does not do, and what would help."""
+"""The messages for a request that gets no cards, from facts alone: what is wrong with each, and a remedy."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():
     late = AcquireTimeout("no", name="x", holder=claim())
     error = denied(late, seen, PYTHON, "gpu/box", waited=True)
     assert error.message == (
-        "timed out waiting for 2 GPUs; GPU 0: free, but 2 are needed; GPU 1: held by ann@box pid 7 (train), 60 s"
+        "timed out waiting for 2 GPUs; GPU 0: free, but 2 are needed; "
+        "GPU 1: held by ann@box pid 7 (train), 60 s"
     )
     assert (error.name, error.holder) == ("gpu/box", claim())
     assert error.hint == "wait longer, or look with: lockkit gpu ls"
@@ -117,7 +118,8 @@ def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():
 def test_a_card_that_is_free_when_the_time_is_up_was_seen_too_late():
     error = denied(AcquireTimeout("no", name="x"), look(FIRST), PYTHON, "gpu/box", waited=True, after=1.2)
     assert error.message == (
-        "timed out after 1.2 s waiting for 1 GPU; GPU 0: free, but the driver of the GPUs or the store answered too late"
+        "timed out after 1.2 s waiting for 1 GPU; "
+        "GPU 0: free, but the driver of the GPUs or the store answered too late"
     )
 
 
@@ -205,7 +207,10 @@ def test_a_slice_is_given_back_with_its_card_and_many_cards_by_two_commands():
     four = [FIRST._replace(uuid=f"GPU-{name}", index=at) for at, name in enumerate("abcd")]
     marks = {name: Known(quarantine=Quarantined(f"GPU-{name}", "it hums")) for name in "abcd"}
     assert what_helps(look(*four, **marks), PYTHON) == (
-        "to give GPU 0, GPU 1, GPU 2 and GPU 3 back: lockkit gpu clear GPU-a and lockkit gpu clear GPU-b and the same for 2 more",
+        (
+            "to give GPU 0, GPU 1, GPU 2 and GPU 3 back: "
+            "lockkit gpu clear GPU-a and lockkit gpu clear GPU-b and the same for 2 more"
+        ),
     )
     nowhere = PYTHON._replace(store=SameStore(reachable=False))
     assert what_helps(look(*four, **marks), nowhere) == ()

@@ -127,7 +127,10 @@ def test_a_card_that_the_driver_has_lost_is_named_without_a_uuid():
 
 def test_of_a_card_that_does_not_answer_nobody_knows_that_it_will_never_do():
     silent = Device("", 1, faults=("it has not answered",), unreachable=True, silent=True)
-    told = "2 GPUs cannot be had now: only 1 of the 2 of this host will do; GPU 1 (unknown model): it has not answered"
+    told = (
+        "2 GPUs cannot be had now: only 1 of the 2 of this host will do; GPU 1 (unknown model): it has not "
+        "answered"
+    )
     assert chosen(CardRequest(2), card(0), silent).never == told
     assert may_pass(CardRequest(2), (card(0), silent))
     assert not may_pass(CardRequest(3), (card(0), silent))

@@ -1,4 +1,4 @@
-"""The cleanup of a card at its release and the receipt for the next holder, on simulated cards with real processes."""
+"""The cleanup of a card at its release and the next holder's receipt: simulated cards, real processes."""
 
 from __future__ import annotations
 
@@ -168,7 +168,11 @@ def test_a_child_process_that_ignores_term_is_killed(client, say, start):
 
 def test_other_processes_are_left_alone_and_named(client, say, start, alerts):
     """A grandchild that nobody has seen before its parent ended, and a child that does not use the card."""
-    script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True)"
+    script = (
+        f"import subprocess, sys; "
+        f"p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); "
+        "print(p.pid, flush=True)"
+    )
     with pool(client).acquire(timeout=30):
         parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         orphan = int(parent.stdout.readline())
@@ -355,12 +359,18 @@ def test_a_process_whose_parent_worked_under_another_claim_and_has_ended_is_left
     client, say, start, tmp_path
 ):
     store = f"sqlite:{tmp_path}/locks.db"
-    between = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True); sys.stdin.read()"
+    between = (
+        f"import subprocess, sys; "
+        f"p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); "
+        "print(p.pid, flush=True); sys.stdin.read()"
+    )
     code = (
         "import lockkit, lockkit.gpu, subprocess, sys; "
         f"leases = lockkit.gpu.pool(lockkit.connect({store!r}), simulate=1).acquire(memory='8GiB'); "
-        f"p = subprocess.Popen([sys.executable, '-c', {between!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE); "
-        "print(int(p.stdout.readline()), flush=True); sys.stdin.readline(); p.communicate(); print(flush=True); sys.stdin.read()"
+        f"p = subprocess.Popen([sys.executable, '-c', {between!r}], "
+        "stdin=subprocess.PIPE, stdout=subprocess.PIPE); "
+        "print(int(p.stdout.readline()), flush=True); sys.stdin.readline(); p.communicate(); "
+        "print(flush=True); sys.stdin.read()"
     )
     with lockkit.connect(store, cleanup_budget=2) as mine:
         share = pool(mine, 1).acquire(memory="8GiB", timeout=30)

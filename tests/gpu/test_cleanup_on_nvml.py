@@ -1,4 +1,4 @@
-"""The cleanup of cards at their release: NVIDIA's own module on a driver that a file steers, and a process for each program."""
+"""The cleanup of cards at release: NVIDIA's own module on a steered driver, a process for each program."""
 
 from __future__ import annotations
 

@@ -43,7 +43,11 @@ def test_descendants_count_once_they_were_seen(start):
 
 
 def test_a_process_that_was_seen_counts_also_when_its_parent_has_ended(start):
-    code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True); sys.stdin.read()"
+    code = (
+        f"import subprocess, sys; "
+        f"p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL); "
+        "print(p.pid, flush=True); sys.stdin.read()"
+    )
     family = Family()
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -75,7 +79,11 @@ def test_another_process_under_a_pid_that_was_seen_does_not_count(start):
 
 
 def test_a_process_that_was_there_before_does_not_count_nor_what_it_starts_later(start):
-    code = f"import subprocess, sys; sys.stdin.readline(); p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True); sys.stdin.read(); p.kill()"
+    code = (
+        f"import subprocess, sys; sys.stdin.readline(); "
+        f"p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL); "
+        "print(p.pid, flush=True); sys.stdin.read(); p.kill()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:

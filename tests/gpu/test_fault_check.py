@@ -1,4 +1,4 @@
-"""Free cards that a request finds faulty: quarantined by it, under its own claim, once, and only beyond doubt."""
+"""Free cards that a request finds faulty: quarantined under its claim, once, and only beyond doubt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that the frameworks of a program are asked to give back. They are stand-ins here: none of the real ones can be had without a card."""
+"""Memory that a program's frameworks are asked to give back: stand-ins, as the real ones need a card."""
 
 from __future__ import annotations
 

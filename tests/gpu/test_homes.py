@@ -1,4 +1,4 @@
-"""Hosts whose names change while their cards are held, quarantined or waited for: one card is never held under two names."""
+"""Hosts renamed while cards are held, quarantined or waited for: no card is held under two names."""
 
 from __future__ import annotations
 

@@ -109,11 +109,20 @@ def test_the_memory_of_an_adopted_job_is_counted_for_its_keeper():
 @pytest.mark.parametrize(
     "more, said",
     [
-        ({"process": "gone", "kept_by": (Keeper(77, "sleep"), Keeper(78))}, "ended, kept by pid 77 (sleep) and pid 78, 5 min"),
+        (
+            {"process": "gone", "kept_by": (Keeper(77, "sleep"), Keeper(78))},
+            "ended, kept by pid 77 (sleep) and pid 78, 5 min",
+        ),
         ({"process": "gone"}, "ended, see: lockkit explain x, 5 min"),
-        ({"process": "gone", "alive": False, "deadline": 1012.0}, "ended, and kept for at most 12 s more, 5 min"),
+        (
+            {"process": "gone", "alive": False, "deadline": 1012.0},
+            "ended, and kept for at most 12 s more, 5 min",
+        ),
         ({"evicted": True, "deadline": 1012.0}, "evicted, and kept for at most 12 s more, 5 min"),
-        ({"evicted": True, "process": "gone", "kept_by": (Keeper(77),)}, "evicted, ended, kept by pid 77, 5 min"),
+        (
+            {"evicted": True, "process": "gone", "kept_by": (Keeper(77,),)},
+            "evicted, ended, kept by pid 77, 5 min",
+        ),
         ({"state": "LINGERING", "deadline": 1003.0}, "released, and kept for at most 3 s more, 5 min"),
         ({"process": "stopped", "deadline": 1003.0}, "stopped, 5 min"),
         ({"note": requesting("x", ANN, 1.0, "x")[1]}, "5 min, asked to release"),

@@ -35,8 +35,9 @@ def test_a_snapshot_shows_each_card(host):
     with host.looker() as looker:
         idle, busy = looker.devices()
     assert idle == {
-        "uuid": "GPU-0", "index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB, "reserved": 600 << 20, "used": 0,
-        "utilisation": 0, "processes": [], "parent": None, "faults": [], "sliced": False,
+        "uuid": "GPU-0", "index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB,
+        "reserved": 600 << 20, "used": 0, "utilisation": 0, "processes": [], "parent": None,
+        "faults": [], "sliced": False,
         "aliases": [], "unreachable": False, "tolerated": GIB, "silent": False, "ignored": [],
     }  # fmt: skip
     assert (busy["uuid"], busy["index"], busy["used"], busy["utilisation"]) == ("GPU-1", 1, 5 * GIB, 37)
@@ -296,7 +297,10 @@ def test_a_name_that_is_no_text_is_unknown(host):
         (9, "NVIDIA's driver is not loaded (load it: sudo modprobe nvidia"),
         (
             18,
-            "NVIDIA's library and the loaded driver have different versions, as after an update (restart the host",
+            (
+                "NVIDIA's library and the loaded driver have different versions, "
+                "as after an update (restart the host"
+            ),
         ),
         (999, "NVIDIA's library NVML fails: Unknown Error (try nvidia-smi"),
     ],
@@ -417,11 +421,17 @@ def test_a_watch_of_one_card_does_not_ask_another_one_that_hangs(host):
 @pytest.mark.parametrize(
     "path, text, told",
     [
-        ("pynvml.py", "x = 1\n", r"pynvml.py is not NVIDIA's, or a very old one of theirs (rename it if it is yours; else: pip install"),
-        ("pynvml/__init__.py", "from typing import *\n", "but of the old distribution pynvml or another one (pip uninstall -y pynvml"),
-        ("pynvml.py", "raise ModuleNotFoundError(name='pynvml')\n", "the module pynvml is not installed (pip install \"lockkit[gpu]\"; to try"),
-        ("pynvml.py", "import no_such_module\n", "the module pynvml cannot be imported: No module named 'no_such_module' (pip install"),
-        ("pynvml.py", "1 / 0\n", "the module pynvml cannot be imported: ZeroDivisionError: division by zero (pip install"),
+        ("pynvml.py", "x = 1\n",
+         ("pynvml.py is not NVIDIA's, or a very old one of theirs "
+          "(rename it if it is yours; else: pip install")),
+        ("pynvml/__init__.py", "from typing import *\n",
+         "but of the old distribution pynvml or another one (pip uninstall -y pynvml"),
+        ("pynvml.py", "raise ModuleNotFoundError(name='pynvml')\n",
+         "the module pynvml is not installed (pip install \"lockkit[gpu]\"; to try"),
+        ("pynvml.py", "import no_such_module\n",
+         "the module pynvml cannot be imported: No module named 'no_such_module' (pip install"),
+        ("pynvml.py", "1 / 0\n",
+         "the module pynvml cannot be imported: ZeroDivisionError: division by zero (pip install"),
     ],
 )  # fmt: skip
 def test_another_module_called_pynvml_is_named_with_its_mend(host, tmp_path, path, text, told):

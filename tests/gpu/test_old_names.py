@@ -1,4 +1,4 @@
-"""``gpu_lock`` and ``release_lock``, on simulated cards: what tasks that are written for the old lock rely on."""
+"""``gpu_lock`` and ``release_lock`` on simulated cards: the promises that tasks of the old lock rely on."""
 
 from __future__ import annotations
 
@@ -596,7 +596,7 @@ def test_what_the_run_does_not_hold_is_a_violation_and_the_holder_goes_on(
 
 @pytest.mark.parametrize("reason", ["task_failure", "forced"])
 def test_a_run_does_not_release_another_run_of_its_task(client, reason):
-    """The old token was the name of the task, so a run that timed out freed the card of the one that worked."""
+    """The old token was the task's name, so a run that timed out freed the card of the working one."""
     began, go = threading.Event(), threading.Event()
 
     @gpu_lock(client=client)

@@ -173,7 +173,7 @@ def test_a_request_that_only_a_person_can_end_holds_up_nobody(client, request_):
 
 
 def test_a_card_that_is_kept_is_handed_over_if_it_is_still_well(client, say):
-    """The card was taken with what its last holder had left, which the receipt of a hold that goes on no longer tells."""
+    """Its last holder's remains are on the card; the receipt of a continued hold no longer reports them."""
     say(card0={"used": "2GiB"})
     held = pool(client).acquire(ids=[CARDS[1]], timeout=30)
     work = Work(lambda: pool(client).acquire(2, allow_busy=True, accept_dirty=True, settle=1.0, timeout=60))
@@ -205,7 +205,8 @@ def test_a_request_that_gets_no_card_names_the_command_that_shows_the_cards(tmp_
             pool(shared, 1).acquire(timeout=0)
     store = f"--url sqlite:{tmp_path}/locks.db --gpu-sim 1"
     assert refused.value.hint == (
-        f"to give GPU 0 back: lockkit gpu clear {CARDS[0]} {store}; give a timeout to wait, or look with: lockkit gpu ls {store}"
+        f"to give GPU 0 back: lockkit gpu clear {CARDS[0]} {store}; "
+        f"give a timeout to wait, or look with: lockkit gpu ls {store}"
     )
 
 

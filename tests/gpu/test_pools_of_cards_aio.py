@@ -126,7 +126,7 @@ def test_requests_that_keep_every_thread_hold_up_no_release_and_no_deadline(url,
 
 
 async def _ended_by(main):
-    """Give a test an event, and set it in the end: a loop that is closed waits for the threads of its executor."""
+    """Give a test an event, and set it at the end: a closed loop waits for its executor's threads."""
     free = threading.Event()
     try:
         await main(free)

@@ -1,4 +1,4 @@
-"""The preflight of a card, with a stand-in for torch: what keeps a card from one request, and what makes it faulty for all."""
+"""A card's preflight, with a stand-in for torch: reasons to keep a card from one request, or from all."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def test_a_card_that_computes_right_passes(torch):
         (
             "CUDA error: no kernel image is available for execution on the device",
             Verdict(
-                "its preflight failed: RuntimeError: CUDA error: no kernel image is available for execution on the device"
+                "its preflight failed: RuntimeError: CUDA error: "
+                "no kernel image is available for execution on the device"
             ),
         ),
         ("absent", Verdict("its preflight could not be done: torch sees no card that it can use")),

@@ -250,7 +250,10 @@ def test_a_card_has_several_names(word, uuid):
         ),
         (
             "GPU-5",
-            r"there is no GPU 'GPU-5' \(name at least 8 characters of a UUID; the GPUs are GPU 0 \(GPU-54a033e8\), ",
+            (
+                r"there is no GPU 'GPU-5' \(name at least 8 characters of a UUID; "
+                r"the GPUs are GPU 0 \(GPU-54a033e8\), "
+            ),
         ),
         ("", "there is no GPU ''"),
         ("2", "GPU 2 does not give its UUID, so it cannot be named: the card has fallen off the bus "),

@@ -1,4 +1,4 @@
-"""The cards that a user had last: found by the next program, and harmless when the file is damaged or cannot be written."""
+"""A user's last cards: found by the next program; a damaged or unwritable file of them does no harm."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_the_process_of_another_user_is_refused_unless_to_root(sleeper):
 
 
 def _as(uid, pid):
-    """Look at a process as another user, with what this process has imported already: that user may not read the files."""
+    """Look at a process as another user, who may not read the files: with what is imported already."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

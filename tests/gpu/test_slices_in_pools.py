@@ -1,4 +1,4 @@
-"""MIG slices in the pool of a host's cards: NVIDIA's own module on a driver that a file steers, and a process for each program."""
+"""MIG slices in a host's pool: NVIDIA's own module on a steered driver, a process for each program."""
 
 from __future__ import annotations
 

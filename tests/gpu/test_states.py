@@ -26,10 +26,18 @@ BOB = DeviceProcess(4711, "bob", "jupyter", 12 * GIB)
             ("unknown pid", "pid 7, 1 GiB"),
         ),
         (IDLE._replace(processes=None), "free", ()),
-        (IDLE._replace(processes=None, used=3 * GIB), "busy", ("3 GiB in use by processes that cannot be told",)),
+        (
+            IDLE._replace(processes=None, used=3 * GIB),
+            "busy",
+            ("3 GiB in use by processes that cannot be told",),
+        ),
         (IDLE._replace(processes=None, used=None), "unknown", ("its use cannot be told",)),
         (IDLE._replace(used=None), "unknown", ("its memory cannot be told",)),
-        (IDLE._replace(processes=(BOB,), faults=("it hums", "it smells")), "faulty", ("it hums", "it smells")),
+        (
+            IDLE._replace(processes=(BOB,), faults=("it hums", "it smells")),
+            "faulty",
+            ("it hums", "it smells"),
+        ),
         (IDLE._replace(sliced=True, processes=(BOB,)), "sliced", ("programs can use only its slices",)),
     ],
 )  # fmt: skip

@@ -119,7 +119,10 @@ def test_a_card_of_another_maker_is_never_shown_as_one_of_nvidia(by):
         ),
         (
             {"SLURM_JOB_ID": "4711"},
-            "Slurm has given job 4711 no GPUs (CUDA_VISIBLE_DEVICES is not set), and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1",
+            (
+                "Slurm has given job 4711 no GPUs (CUDA_VISIBLE_DEVICES is not set), "
+                "and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1"
+            ),
         ),
     ],
 )

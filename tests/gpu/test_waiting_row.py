@@ -42,7 +42,8 @@ def line(*cards, count=2, place="3rd", waited=80.0, kept=(), failed=None, **fact
 def test_a_row_has_the_time_the_place_and_each_card_in_a_few_words():
     told = line(CARD, CARD._replace(processes=(BOB,)), _0=CardFacts((claim(reason="nightly"),)))
     assert told == (
-        "waiting 80 s for 2 GPUs: you are 3rd; GPU 0 held by ann since 22:12 (nightly), GPU 1 busy (unmanaged): bob's python"
+        "waiting 80 s for 2 GPUs: you are 3rd; "
+        "GPU 0 held by ann since 22:12 (nightly), GPU 1 busy (unmanaged): bob's python"
     )
 
 
@@ -57,18 +58,30 @@ def test_cards_of_which_the_same_is_said_are_told_together():
     [
         (CARD, CardFacts(), "free"),
         (CARD, CardFacts((claim(since=NOW - 200_000),)), "held by ann since 12 Nov"),
-        (CARD, CardFacts((claim()._replace(note={"max_hold": 3660}),)), "held by ann since 22:12 until 23:13"),
+        (
+            CARD,
+            CardFacts((claim()._replace(note={"max_hold": 3660}),)),
+            "held by ann since 22:12 until 23:13",
+        ),
         (CARD, CardFacts((claim()._replace(note={"max_hold": "x"}),)), "held by ann since 22:12"),
         (CARD, CardFacts((claim()._replace(process="stopped"),)), "held by ann since 22:12, stopped"),
         (CARD, CardFacts((claim()._replace(note=ASKED),)), "held by ann since 22:12, asked to release"),
         (CARD, CardFacts((claim(weight=4), claim("eve", weight=4))), "shared by ann and 1 more"),
-        (CARD, CardFacts((claim(reason="a reason that is long and goes on"),)), "held by ann since 22:12 (a reason that is lon)"),
+        (
+            CARD,
+            CardFacts((claim(reason="a reason that is long and goes on"),)),
+            "held by ann since 22:12 (a reason that is lon)",
+        ),
         (CARD, CardFacts((claim("", reason=None),)), "held by train since 22:12"),
         (CARD, CardFacts((), None, "quarantined by ann: it hums"), "quarantined"),
         (CARD._replace(used=3 * GIB), CardFacts((), None, "", Receipt("GPU-0", "dirty", 3 * GIB)), "dirty"),
         (CARD._replace(used=3 * GIB), CardFacts(), "busy (unmanaged)"),
         (CARD._replace(processes=(DeviceProcess(None, None, None),)), CardFacts(), "busy (unmanaged)"),
-        (CARD._replace(processes=(BOB, BOB, BOB._replace(user="eve"))), CardFacts(), "busy (unmanaged): bob's python and 1 more"),
+        (
+            CARD._replace(processes=(BOB, BOB, BOB._replace(user="eve"))),
+            CardFacts(),
+            "busy (unmanaged): bob's python and 1 more",
+        ),
         (CARD._replace(faults=("Xid 79",)), CardFacts((claim(),)), "faulty"),
         (CARD._replace(used=None), CardFacts(), "unknown"),
         (CARD._replace(memory=2 * GIB, used=3 * GIB // 2, processes=()), CardFacts(), "busy (unmanaged)"),

@@ -100,7 +100,7 @@ def opened():
 
 
 def look(clock, times=1):
-    """The looks that the thread makes each half minute, here and now. Meanwhile the thread waits for its bell."""
+    """The thread's looks of each half minute, here and now. The thread waits for its bell meanwhile."""
     for _ in range(times):
         clock.advance(watching.LOOK_EVERY)
         watching._watcher().look()

@@ -67,8 +67,8 @@ def test_a_card_that_is_well_again_is_given_back_with_a_record(client, say, mark
     began, ended = actions(client)
     assert (began["seen"]["card"], began["seen"]["quarantined"]["reason"]) == (CARDS[0], "Xid 79")
     assert (
-        "GPU 0 is well again: the driver reports no fault, and nothing uses it. It was found faulty by ann@box"
-        in began["why"]
+        "GPU 0 is well again: the driver reports no fault, and nothing uses it. "
+        "It was found faulty by ann@box" in began["why"]
     )
     assert ended["outcome"] == "cleared"
     assert outcomes(client) == []

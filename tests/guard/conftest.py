@@ -1,4 +1,4 @@
-"""Databases for the gate before rows: SQLite, and a private PostgreSQL server that the tests of the PostgreSQL example start."""
+"""Databases for the gate before rows: SQLite, and the private PostgreSQL of the example's tests."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_a_link_to_a_file_is_a_name_of_that_file(path, tmp_path):
 
 
 def test_a_link_that_leads_to_no_file_is_refused(path, tmp_path):
-    """The link would have a record of its own, and the file that it leads to, once it is there, another one."""
+    """The link would have a record of its own, and the file behind it, once it exists, another one."""
     (tmp_path / "link").symlink_to(path)
 
     with pytest.raises(ConfigError, match="leads to no file"):

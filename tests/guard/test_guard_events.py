@@ -1,4 +1,4 @@
-"""Guards tell of what they register, write and refuse, and an audit of the journal finds a resource that does not compare."""
+"""Guards report registrations, writes and refusals; an audit finds a resource that does not compare."""
 
 from __future__ import annotations
 

@@ -321,7 +321,8 @@ from lockkit import guard
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from support.guards import FakeLease
-store = S3Store("guarded", endpoint={endpoint!r}, region="us-east-1", access_key_id="a", secret_access_key="b",
+store = S3Store("guarded", endpoint={endpoint!r}, region="us-east-1",
+    access_key_id="a", secret_access_key="b",
     client_options={{"allow_http": True}}, retry_config={{"max_retries": 0}})
 guard.objects(store, "shared").open(FakeLease(9)).write(b"new")
 """

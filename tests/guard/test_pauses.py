@@ -1,4 +1,4 @@
-"""A real holder of a real lock is stopped between its check and its write, for longer than its ttl. Then it continues."""
+"""A real holder is stopped between its check and its write, for longer than its ttl, and then goes on."""
 
 from __future__ import annotations
 

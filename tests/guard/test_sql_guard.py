@@ -1,4 +1,4 @@
-"""The gate before a row of SQLite and PostgreSQL: what it refuses, no lost update, its mutants, and the outcome of a commit."""
+"""The gate before a row of SQLite and PostgreSQL: refusals, no lost update, mutants, outcome of a commit."""
 
 from __future__ import annotations
 
@@ -434,7 +434,7 @@ class Balance:
     def __init__(self, connect, style, kind=on_sql.SqlGate):
         self._style, self._kind = style, kind
         self._admin = connect()
-        # A holder is given up in the middle of a transaction only by an error, and that rolls back: two connections serve them all.
+        # Only an error abandons a holder inside a transaction, and rolls back: two connections serve all.
         self._free = [connect() for _ in range(3)]
         self._next = 0
 
@@ -639,7 +639,7 @@ def test_an_error_in_the_body_leaves_the_connection_ready(connection):
 
 @POSTGRES
 def test_two_holders_that_insert_the_same_row_at_once_agree(database, connect):
-    """The second INSERT finds the row of the first, which was committed after the second had looked. (SQLite locks the file before.)"""
+    """The second INSERT finds the row of the first, committed since it looked. (SQLite locks the file.)"""
     mine, other = connect(), connect()
     gate = fences(mine)
     right = gate._stored

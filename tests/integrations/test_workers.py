@@ -1,4 +1,4 @@
-"""The examples of the pages on RQ, Dramatiq and APScheduler, with real workers on a real Redis: what happens to them, and to their locks."""
+"""The examples for RQ, Dramatiq and APScheduler, with real workers on a real Redis, and their locks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def client(redis):
 
 @pytest.fixture
 def holder(client):
-    """Wait until an invoice is being billed, and return the holder. One that still works at the end of the test is killed."""
+    """Wait until an invoice is being billed; return the holder, which is killed if it outlives the test."""
     billed = []
 
     def wait(invoice):
@@ -311,7 +311,8 @@ import apscheduler_jobs as jobs
 jobs.client.names()
 (job,) = jobs.scheduler.get_jobs()
 job.reschedule("date", run_date=datetime.fromisoformat(sys.argv[1]))
-jobs.scheduler.add_job(jobs.scheduler.shutdown, "date", run_date=datetime.fromisoformat(sys.argv[2]), kwargs={"wait": False})
+stop = datetime.fromisoformat(sys.argv[2])
+jobs.scheduler.add_job(jobs.scheduler.shutdown, "date", run_date=stop, kwargs={"wait": False})
 print("ready", flush=True)
 jobs.scheduler.start()
 """

@@ -268,6 +268,9 @@ def test_a_harness_that_is_none_is_a_usage_error(kit, harness):
 
 
 def test_the_plugin_costs_those_who_do_not_use_it_nothing():
-    code = "import sys, lockkit.testing.plugin; print([m for m in ('hypothesis', 'sqlite3') if m in sys.modules])"
+    code = (
+        "import sys, lockkit.testing.plugin; "
+        "print([m for m in ('hypothesis', 'sqlite3') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,8 +14,8 @@ from support.locked import MAIN
 
 ROOT = Path(__file__).parents[2]
 
-# Neither this project's settings nor its source tree may leak into what a wheel does by itself. What is installed beside it, and
-# what builds it, is locked.
+# Neither this project's settings nor its source tree may affect a wheel. Packages beside it, and those that
+# build it, are locked.
 CLEAN_ENV = {k: v for k, v in os.environ.items() if not k.startswith(("LOCKKIT_", "PYTHON"))}
 CLEAN_ENV |= {"UV_CONSTRAINT": str(MAIN), "UV_BUILD_CONSTRAINT": str(MAIN)}
 
@@ -64,7 +64,7 @@ def build():
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    """lockkit's wheel: what `LOCKKIT_WHEEL` names, or a folder that holds just one; else it is built from this tree."""
+    """lockkit's wheel: named by `LOCKKIT_WHEEL`, alone in the folder it names, or built from this tree."""
     given = os.environ.get("LOCKKIT_WHEEL")
     if given is None:
         return _build(ROOT, tmp_path_factory.mktemp("dist"))

@@ -1,6 +1,6 @@
-"""Each extra alone, and together as a page names them, from the wheel in an empty environment: what its page shows first works there.
+"""Each extra, alone and as pages combine them, from the wheel in an empty environment: its first example.
 
-Nothing that the tests need is installed beside it, so a library that an extra forgets to name is missed here and nowhere else.
+Nothing that the tests need is installed beside it, so only here a library that an extra omits is missed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ import lockkit.testing.kit, pytest, hypothesis
 GPU = """
 import subprocess, sys
 import pynvml
-run = [sys.executable, "-m", "lockkit", "run", "--gpu", "1", "--gpu-sim", "1", "--private", "--", sys.executable, "-c", "print(7)"]
+run = [sys.executable, "-m", "lockkit", "run", "--gpu", "1", "--gpu-sim", "1", "--private"]
+run += ["--", sys.executable, "-c", "print(7)"]
 print(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
 """
 ALL = f"{LOCK}\n{ALERTS}\n{METRICS}\n{TOP}\n{GPU}"
@@ -174,7 +175,7 @@ def test_what_its_page_shows_first_works_in_an_empty_environment(extras, wheel, 
     environ["LOCKKIT_URL"] = url_of(extras, stores, tmp_path)
     program = PROGRAMS[extras]
     if program is CELERY:
-        # Without the extra redis, too: Celery's own client of its broker is the user's, so it comes by itself there.
+        # Also without the extra redis: Celery's client of its broker is the user's, so it comes by itself.
         if extras == "celery":
             run(*uv, "pip", "install", "--python", python, "redis")
         broker = stores("redis").url(db=1)

@@ -1,4 +1,4 @@
-"""The two stores of *Write your own backend* are what third parties could publish: wheels beside lockkit's, public names only."""
+"""The two stores of *Write your own backend*, as third parties could publish them: wheels, public names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STORES = {
     "backend-template": "S1- or S2- or S7- or S8- or S12- or CAP-",
     "lockkit-postgres": "not mutex and not readers",
 }
-"""The tests of each store that are run here, as pytest selects them. The whole kit of the template takes two minutes, and nobody uses that
-store; on PostgreSQL a mutex is a semaphore for one, and readers are one for many."""
+"""The tests of each store that run here, as pytest selects them. The template's whole kit takes two minutes,
+and nobody uses that store; on PostgreSQL a mutex is a semaphore for one, and readers are one for many."""
 
 MAY_IMPORT = re.compile(
     "|".join(
@@ -71,7 +71,7 @@ def test_its_tests_use_what_lockkit_has_for_tests_and_nothing_private(store):
     scope="module", params=[pytest.param(store, marks=pytest.mark.xdist_group(store)) for store in STORES]
 )
 def installed(request, wheel, build, fresh_venv, tmp_path_factory):
-    """A store's wheel, installed beside lockkit's, and a folder that holds its tests and nothing else of it."""
+    """A store's wheel, installed beside lockkit's, and a folder with only its tests."""
     work = tmp_path_factory.mktemp(request.param)
     source = work / "source"
     shutil.copytree(EXAMPLES / request.param, source, ignore=shutil.ignore_patterns("__pycache__", ".*"))

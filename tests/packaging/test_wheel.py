@@ -85,7 +85,8 @@ def test_the_wheel_holds_the_conformance_kit_and_nothing_of_lockkits_own_tests(c
     lines = {name: text.count(b"\n") for name, text in contents.items() if name.endswith(".py")}
     kit = sum(count for name, count in lines.items() if name.startswith("lockkit/testing/"))
     print(
-        f"{wheel.stat().st_size:,} bytes; {sum(lines.values()):,} lines of Python, {kit:,} of them lockkit.testing"
+        f"{wheel.stat().st_size:,} bytes; {sum(lines.values()):,} lines of Python, "
+        f"{kit:,} of them lockkit.testing"
     )
 
 

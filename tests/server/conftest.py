@@ -123,7 +123,7 @@ def serving(running):
 
 @pytest.fixture
 def begun(tmp_path):
-    """Start ``lockkit serve`` on a free port, by another command if one is given; gives the process and what it said when it was ready."""
+    """Start ``lockkit serve``, or another command for it, on a free port; returns process and first line."""
     environ = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         "HOME": str(tmp_path),

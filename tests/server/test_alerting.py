@@ -1,4 +1,4 @@
-"""``lockkit serve`` runs the alert engine: what is wrong reaches a real receiver, and so does that it is over."""
+"""``lockkit serve`` runs the alert engine: an alert and its end reach a real receiver."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_hold_that_is_too_old_reaches_a_pager_and_so_does_its_end(alerting, tm
 
 @pytest.mark.parametrize("first", ["", CHANNEL.replace("pager]", "desk]")], ids=["none", "another"])
 def test_the_pager_is_told_though_a_server_with_other_channels_runs_the_engine(begun, tmp_path, first):
-    """Both servers are of one user on one host and one store; the second one starts once the first one has the engine."""
+    """Two servers of one user, host and store; the second starts once the first one has the engine."""
     with (
         receiver(ACCEPTED) as desk,
         receiver(ACCEPTED) as pager,
@@ -132,7 +132,7 @@ def redis():
 
 
 def test_an_incident_ends_though_the_engine_has_moved_to_another_host(redis, begun, tmp_path):
-    """As a pod that is replaced: nothing of its disk is left, and the URL of the new one may be spelt otherwise."""
+    """Like a replaced pod: nothing of its disk is left, and the new one's URL may be spelt otherwise."""
 
     def pod(number, url):
         (tmp_path / "lockkit.toml").write_text(RULES + CHANNEL.format(url=pager.url))

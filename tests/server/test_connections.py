@@ -21,7 +21,10 @@ from .conftest import TOKENS
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 """A request whose head does not end."""
-BODY = b"POST /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+BODY = (
+    b"POST /api/session HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+)
 """A request whose body does not end, as anybody may send it."""
 SLOW = Limits(most=1000, head=0.3, idle=1, body=0.5, unread=0.5, closing=0.5)
 

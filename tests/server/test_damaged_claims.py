@@ -11,15 +11,20 @@ from lockkit.cli import exits
 from lockkit.cli.main import run
 
 WRITTEN = (
-    "{bad", "\x00", "[" * 3000, "[1,2]", '{"owner": {"pid": "../x", "host": 7, "user": ["a"], "started": "x"}, "kind": 3, "v": 1e400}',
-    '{"owner": {"pid": 1' + "0" * 30 + ', "user": "\\u001b[2J\\u0000", "host": "\\ud800", "program": "<script>", "pod": {}}}',
-    '{"lockkit": {"gpu": {"used": "x", "idle": []}, "asked": 7, "reason": {"a": 1}}, "pool": {"count": "x"}, "adopted": {"pid": "x", "started": []}}',
-    '{"pool": {"count": 1e400}, "adopted": 5, "progress": [1], "quarantine": 3, "capacity": [], "cards": "x", "receipts": {"a": 5}, "enlisted": [1]}',
-    '{"pool": [], "adopted": {"pid": 1, "user": "\\ud800"}, "gpu": {"cards": {"x": 1}}, "quarantine": {"x": 4, "\\u0000": {"why": []}}}',
+    "{bad", "\x00", "[" * 3000, "[1,2]",
+    '{"owner": {"pid": "../x", "host": 7, "user": ["a"], "started": "x"}, "kind": 3, "v": 1e400}',
+    '{"owner": {"pid": 1' + "0" * 30
+    + ', "user": "\\u001b[2J\\u0000", "host": "\\ud800", "program": "<script>", "pod": {}}}',
+    ('{"lockkit": {"gpu": {"used": "x", "idle": []}, "asked": 7, "reason": {"a": 1}}, '
+    '"pool": {"count": "x"}, "adopted": {"pid": "x", "started": []}}'),
+    ('{"pool": {"count": 1e400}, "adopted": 5, "progress": [1], "quarantine": 3, "capacity": [], '
+    '"cards": "x", "receipts": {"a": 5}, "enlisted": [1]}'),
+    ('{"pool": [], "adopted": {"pid": 1, "user": "\\ud800"}, "gpu": {"cards": {"x": 1}}, '
+    '"quarantine": {"x": 4, "\\u0000": {"why": []}}}'),
 )  # fmt: skip
 PATHS = (
-    "/api/stores", "/api/locks", "/api/locks?name=%2A", "/api/lock?name=a", "/api/gpus", "/api/failures", "/api/alerts", "/api/history",
-    "/metrics", "/",
+    "/api/stores", "/api/locks", "/api/locks?name=%2A", "/api/lock?name=a", "/api/gpus", "/api/failures",
+    "/api/alerts", "/api/history", "/metrics", "/",
 )  # fmt: skip
 LINES = (
     "gpu ls",

@@ -1,4 +1,4 @@
-"""Alerts and the past over HTTP: the same documents as on the command line, and decisions on record with who made them."""
+"""Alerts and the past over HTTP: the command line's documents, and decisions recorded with their makers."""
 
 from __future__ import annotations
 

@@ -166,10 +166,16 @@ ADMIN = f"Host: localhost\nAuthorization: Bearer {TOKENS['admin']}\n"
 @pytest.mark.parametrize(
     "headers",
     [
-        "Content-Type: application/json\nOrigin: http://localhost\nOrigin: http://evil.example\nContent-Length: 2\n",
+        (
+            "Content-Type: application/json\nOrigin: http://localhost\n"
+            "Origin: http://evil.example\nContent-Length: 2\n"
+        ),
         "Content-Type: application/json\nContent-Type: text/plain\nContent-Length: 2\n",
         "Content-Type: application/json\nAuthorization: Bearer x\nContent-Length: 2\n",
-        "Content-Type: application/json\nSec-Fetch-Site: none\nSec-Fetch-Site: cross-site\nContent-Length: 2\n",
+        (
+            "Content-Type: application/json\nSec-Fetch-Site: none\n"
+            "Sec-Fetch-Site: cross-site\nContent-Length: 2\n"
+        ),
         "Content-Type: application/json\nContent-Length: 2\nTransfer-Encoding: chunked\n",
     ],
 )
@@ -293,7 +299,7 @@ def test_cookies_of_other_programs_do_not_hide_the_own_one(site, others):
 
 
 def test_the_cookies_of_two_servers_of_a_host_have_different_names(site):
-    """Browsers send a cookie to all ports of a host, so signing in at one server would sign out at the other."""
+    """Browsers send a cookie to all ports of a host, so one server's sign-in would end another's."""
     name = signed_in(site, "view").partition("=")[0]
 
     assert name == f"lockkit-session-{site.port}"

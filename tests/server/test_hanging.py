@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="th
 
 @pytest.fixture
 def hanging(client, tmp_path, serving, token_file):
-    """A server over a store that answers and one that hangs, with more questions about the latter than it has threads for."""
+    """A server over a store that answers and one that hangs, with more requests for it than threads."""
     from support.servers.redis import RedisServer
 
     with (

@@ -34,7 +34,7 @@ def commanded(client, *words):
 
 
 def still(document):
-    """A document without what differs from look to look: times, which a store may tell each look in other microseconds, too."""
+    """A document without the parts that differ from look to look: times, even by a store's microseconds."""
     changing = ("deadline", "evidence", "read_at", "renewed", "since")
 
     def kept(value):

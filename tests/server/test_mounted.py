@@ -27,7 +27,7 @@ def application(client, token_file):
 
 
 def check_mounted(site):
-    """A mounted application answers, signs people in for its own part of the site, and describes itself there."""
+    """A mounted application answers, signs people in for its part of the site, and describes itself."""
     with site.client.lock("x").acquire():
         assert [lock["name"] for lock in site.get("/locks/api/locks").json["locks"]] == ["x"]
     assert site.get("/locks/livez", token=None).status == 200
@@ -104,9 +104,9 @@ def test_the_reference_has_every_endpoint_and_the_application_no_other():
 @pytest.mark.full
 @pytest.mark.timeout(600)  # a quarter of a minute on an idle machine
 def test_schemathesis_finds_no_answer_that_the_document_does_not_have(site, tmp_path):
-    """Every endpoint but the endless stream, with what fits and what does not, by a token that may do everything."""
+    """Every endpoint but the endless stream, with valid and invalid requests and an all-powerful token."""
     pytest.importorskip("schemathesis")
-    # Names and reasons of control characters fit the document and are refused; and a POST is looked at before its path is.
+    # Control characters in names and reasons fit the document but are refused; a POST precedes its path.
     done = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "run"),

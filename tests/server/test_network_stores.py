@@ -1,4 +1,4 @@
-"""The server on stores that others run, with exactly the rights that their pages give: an observer's to look, a locker's to act."""
+"""The server on stores that others run, with its pages' exact rights: observers look, lockers act."""
 
 from __future__ import annotations
 

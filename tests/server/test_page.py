@@ -1,4 +1,4 @@
-"""The page: what its files are, and how they are served. What it does in a browser is tested in tests/browser."""
+"""The page: its files, and how they are served. tests/browser tests it in a browser."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_page_is_read_only(site):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_file_names_another_place(path):
-    """The page works behind any prefix, and without a network: it names its own files and endpoints by relative URLs."""
+    """The page works behind any prefix and offline: its own files and endpoints have relative URLs."""
     text = path.read_text().replace(NAMESPACE, "")
 
     assert not re.findall(
@@ -89,7 +89,10 @@ def test_no_file_names_another_place(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_texts_become_elements_by_no_way_that_reads_markup(path):
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|\bstyle=|srcdoc|javascript:|\bon\w+=[\"']"
+    forbidden = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|"
+        r"\bstyle=|srcdoc|javascript:|\bon\w+=[\"']"
+    )
 
     assert not re.findall(forbidden, path.read_text())
 

@@ -1,4 +1,4 @@
-"""Servers that remove what dead owners left behind, and two of them on one store: they share the work, and survive each other."""
+"""Servers that clean up after dead owners; two on one store share the work, and survive each other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ url = "http://127.0.0.1:1"
 
 @pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.full), "host"])
 def url(request, tmp_path):
-    """A store on which a dead owner's claim stays until somebody removes it, and one that several users of a host share."""
+    """A store that keeps a dead owner's claim until it is removed, and one that users of a host share."""
     if request.param == "host":
         folder = tmp_path / "shared"
         folder.mkdir(mode=0o700)

@@ -45,7 +45,7 @@ def lockkit(tmp_path):
 def test_node_exporter_shows_the_runs_of_several_jobs_under_one_label_and_what_the_store_says(
     folder, exporter, lockkit
 ):
-    """Both jobs have the label `other`: the label `run` keeps their series apart, which node_exporter would refuse as doubles."""
+    """Both jobs have the label `other`; without the label `run`, node_exporter would refuse duplicates."""
     assert lockkit("run", "a", "--metrics-textfile", folder / "one.prom", "--", "true").returncode == 0
     assert lockkit("run", "b", "--metrics-textfile", folder / "two.prom", "--", "false").returncode == 1
     assert lockkit("metrics", "--textfile", folder / "store.prom").returncode == 0

@@ -1,4 +1,4 @@
-"""The shipped rules and dashboard, on a real Prometheus that scrapes a real process with a holder and a waiter."""
+"""The shipped rules and dashboard, on a real Prometheus that scrapes a real holder and waiter."""
 
 from __future__ import annotations
 

@@ -345,7 +345,7 @@ def freeze(ensemble):
 def proven(ensemble, *gaps):
     """Whether the leader knew of a session when the first of some syncs was sent, these gaps between them.
 
-    Each is answered; of what is behind the last the leader hears nothing. Before the first the client was silent.
+    Each sync is answered; the client is silent before the first, and the leader hears nothing after the last.
     """
     ensemble.heal()
     leader = ensemble.until_healthy()
@@ -373,7 +373,7 @@ def test_two_answered_syncs_a_tick_apart_prove_what_one_does_not(proxied):
 
 
 def test_a_leader_that_freezes_between_two_syncs_takes_a_third(proxied):
-    """The leader answers the second `sync` before it asks, belatedly, which sessions the follower has heard of."""
+    """The leader answers the second `sync` before it asks, late, which sessions the follower has heard of."""
     assert proven(proxied, freeze, wait)
     assert not all(proven(proxied, freeze) for _ in range(5))
 

@@ -1,4 +1,4 @@
-"""Programs with locked Celery tasks, for type checkers alone. Celery has no types, so what a task is called with is not checked."""
+"""Programs with locked Celery tasks, for type checkers. Celery is untyped: arguments are not checked."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Programs as users write them, for type checkers alone: mypy and pyright must see these types, and these mistakes.
+"""Programs as users write them, for type checkers: mypy and pyright must see these types and mistakes.
 
-An error that is expected here is ignored in the comment, and a comment that ignores nothing is an error itself.
+A comment ignores each error that is expected, and a comment that ignores nothing is an error itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lockkit.gpu import gpu_lock, release_lock
 
 
 def a_decorated_function_keeps_its_type(client: lockkit.Client) -> None:
-    """By default a call that finds the lock busy raises, so the decorated function returns what the function returns."""
+    """By default a call that finds the lock busy raises, so the function's return type stays the same."""
 
     @client.locked("job:{number}")
     def by_default(number: int, *, fast: bool = False) -> str:
@@ -76,7 +76,7 @@ def settings_and_options_have_types(client: lockkit.Client) -> None:
 
 
 def habits_of_other_libraries_are_errors(client: lockkit.Client) -> None:
-    """An error at run time says what to write instead; a type checker sees that there is no such name or keyword."""
+    """A run-time error says what to write instead; a type checker sees no such name or keyword."""
     lock = client.lock("a")
     with lock as held:
         assert_type(held, Lock)

@@ -1,4 +1,4 @@
-"""The audit: true histories pass, each kind of fault is found in them, and nothing is called held that cannot be known."""
+"""The audit: true histories pass, each kind of fault is found, and unknowns are never called held."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_overlap_that_the_clocks_of_two_hosts_hide_is_undecidable():
 
 
 def test_permits_that_one_host_had_one_after_the_other_are_not_added_up():
-    """Five holds of one host, of which no two overlap, and one of another host fit into two permits whatever the clocks say."""
+    """Five holds of one host, in turn, and one of another host fit into two permits, whatever the clocks."""
     each = [hold(n, n / 10, n / 10 + 0.09, capacity=2) for n in range(5)]
     assert verdict(*each, hold(9, 0.1, 0.4, "two", capacity=2)).verdict == "held"
     assert verdict(*each, hold(9, 0.1, 0.4, "two", weight=2, capacity=2)).verdict == "undecidable"
@@ -180,7 +180,7 @@ def test_locks_of_two_names_do_not_exclude_each_other():
 
 
 def history(chance, hosts):
-    """A true history of one lock: grants in the order of their fences, that always fit; each host's clock is off by at most 0.2 s."""
+    """A true history of one lock: fitting grants in the order of fences; clocks are off by 0.2 s at most."""
     skews = {host: chance.uniform(-0.2, 0.2) for host in hosts}
     capacity = chance.choice([1, 1, 3])
     now, standing, made = 100.0, [], []

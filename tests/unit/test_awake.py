@@ -1,4 +1,4 @@
-"""The choice of the requests that stay awake for their replies, on a clock that stands still between its steps."""
+"""The choice of requests that busy-wait for their replies, on a clock that stops between its steps."""
 
 from __future__ import annotations
 

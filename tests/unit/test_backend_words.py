@@ -1,4 +1,4 @@
-"""The names in the code: those of the glossary, one meaning each; and private names of libraries in one place."""
+"""The names in the code: the glossary's, with one meaning each; and libraries' private names in one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDERS = [
     "tests/support",
 ]
 DIALECT = {"wire", "link", "line", "router", "room", "ear", "stated", "slots", "chores", "asking", "drowsy"}
-"""Words that once had a private meaning here. Slots of a Cluster are Redis's own word, and never a name of ours."""
+"""Words that once had a private meaning here. Slots of a Cluster are Redis's own word, never a name here."""
 OF_TEXTS_AND_FILES = {
     *(
         "_line",
@@ -79,7 +79,7 @@ def test_at_most_one_class_is_called_store():
 
 @pytest.mark.parametrize("package", ["lockkit_etcd3", "lockkit_redis", "lockkit_zookeeper"])
 def test_private_names_of_a_library_stand_in_one_file(package):
-    """Lines that ask the linter for leave to use a private name; names of Python itself may stand elsewhere."""
+    """Lines with a linter exemption for a private name; Python's own names may be in other files."""
     inside = re.compile(r"noqa: SLF001|kazoo\.protocol\.(?:serialization|connection)|redis\.crc|etcdrpc")
     found = [
         f"{path.name}: {line.strip()}"

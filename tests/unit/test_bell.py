@@ -1,4 +1,4 @@
-"""The bell of one thread: rings are kept, once, and the alarm goes with those that are new. The flag that any thread may wait for."""
+"""One thread's bell: rings are kept, once, and new ones reach the alarm. The flag that any thread awaits."""
 
 from __future__ import annotations
 

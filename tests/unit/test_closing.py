@@ -66,7 +66,7 @@ def test_who_asks_a_driver_that_is_closed_is_refused_before_anything_is_sent(url
 
 
 class Strikes(Bomb):
-    """Calls something, which may raise, at one place of a function of the driver, or at each of its beginnings."""
+    """Calls something that may raise, at one place of a driver's function, or at each of its starts."""
 
     def __init__(self, function: str, call, at: int = 0) -> None:
         super().__init__(1 << 30)

@@ -56,7 +56,7 @@ def world(tmp_path, monkeypatch):
     return World(tmp_path)
 
 
-# -- the table ------------------------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------------------
 
 
 def test_a_config_has_exactly_the_settings_of_the_table():
@@ -110,7 +110,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
     assert template().count("Not set by default; for instance:") == 6
 
 
-# -- which layer wins -----------------------------------------------------------------------------------------
+# -- which layer wins ----------------------------------------------------------------------------------------
 
 STEPS = ("etc", "user", "project", "environment", "query", "keyword")
 
@@ -203,7 +203,7 @@ def test_pinned_plugin_tables_cannot_be_redirected(world):
     assert got.source("plugins.my-alerts.rate") == str(world.project)
 
 
-# -- profiles -------------------------------------------------------------------------------------------------
+# -- profiles ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_unknown_profile(gpu):
         gpu.load(profile="zzz")
 
 
-# -- files ----------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def test_pyproject_without_our_table_is_no_project_file(world):
@@ -271,7 +271,7 @@ def test_a_strangers_file_in_an_open_folder_is_passed_over(world, caplog):
 
 
 def test_a_link_in_an_open_folder_is_passed_over(world, caplog):
-    """The owner of the file at the end of a link may not be the owner of the link, which may lead elsewhere the next moment."""
+    """A link's target may have another owner, and the link may lead elsewhere the next moment."""
     world.write(world.home / "mine.toml", 'url = "redis://mine"')
     path = world.cwd / "lockkit.toml"
     path.symlink_to(world.home / "mine.toml")
@@ -283,7 +283,7 @@ def test_a_link_in_an_open_folder_is_passed_over(world, caplog):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 def test_a_strangers_file_that_takes_turns_with_ones_own_is_never_read(world):
-    """The owner is that of the opened file: a look at the name says nothing of what is read under it later."""
+    """The opened file's owner counts: a look at the name proves nothing about what is read later."""
     theirs = world.write(world.cwd / "theirs", 'url = "redis://evil"')
     os.chown(theirs, 65_534, 65_534)
     mine = world.write(world.cwd / "mine", 'url = "redis://mine"')
@@ -386,7 +386,7 @@ def test_a_file_that_cannot_be_read_is_not_a_file_that_is_not_there(world):
 
 @pytest.fixture
 def behind():
-    """A home folder behind a folder of root's that nobody else may look into; the body runs as another user."""
+    """A home folder behind a folder of root's that is closed to others; the body runs as another user."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as made:
         house = Path(made) / "root"
         house.parent.chmod(0o755)
@@ -447,7 +447,10 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
     [
         (
             "[gpu]\nsimulat = 2",
-            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, patience, ignore, ignore_memory, idle_below,",
+            (
+                r"unknown key gpu\.simulat \(did you mean simulate\? "
+                r"allowed: simulate, host, watch, patience, ignore, ignore_memory, idle_below,"
+            ),
         ),
         ('[gpu]\nignore_memory = "2"', r"gpu\.ignore_memory"),
         ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
@@ -478,7 +481,7 @@ def test_a_setting_of_a_table_comes_from_each_layer(world):
         world.load()
 
 
-# -- keywords of connect --------------------------------------------------------------------------------------
+# -- keywords of connect -------------------------------------------------------------------------------------
 
 
 def test_connect_takes_every_setting_by_keyword():
@@ -524,7 +527,7 @@ def test_a_keyword_of_connect_that_cannot_be_is_refused(settings, told):
         lockkit.connect(**settings)
 
 
-# -- environment and URL --------------------------------------------------------------------------------------
+# -- environment and URL -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [setting.env for setting in SETTINGS.values() if setting.env])
@@ -601,7 +604,10 @@ def test_an_unknown_variable_is_one_warning(world, caplog):
         world.load()
         world.load()
     assert [record.getMessage() for record in caplog.records] == [
-        "the environment variable LOCKKIT_NAMESPAC is unknown to lockkit and is ignored (did you mean LOCKKIT_NAMESPACE?)"
+        (
+            "the environment variable LOCKKIT_NAMESPAC is unknown to lockkit and is ignored "
+            "(did you mean LOCKKIT_NAMESPACE?)"
+        )
     ]
 
 
@@ -671,7 +677,7 @@ def test_an_unknown_keyword(world):
         world.load(timeouts=3)
 
 
-# -- cross-checks ---------------------------------------------------------------------------------------------
+# -- cross-checks --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -704,7 +710,7 @@ def test_a_short_ttl_alone_does_not_collide_with_a_default(world):
     assert world.load(ttl=5).kill_after == 10.0
 
 
-# -- plugins' own tables --------------------------------------------------------------------------------------
+# -- plugins' own tables -------------------------------------------------------------------------------------
 
 
 class Alerts(msgspec.Struct, forbid_unknown_fields=True):
@@ -724,7 +730,10 @@ def test_a_plugins_table_becomes_its_struct(world):
     [
         (
             "channels = 'x'",
-            r"\[plugins.my-alerts\] channels: .*unknown field.*\(did you mean channel\? allowed: channel, rate, rules\)",
+            (
+                r"\[plugins.my-alerts\] channels: .*unknown field.*"
+                r"\(did you mean channel\? allowed: channel, rate, rules\)"
+            ),
         ),
         ("rate = 'x'", r"\[plugins.my-alerts\] rate: Expected `int`, got `str`"),
         ("rules.a = ['x']", r"\[plugins.my-alerts\] rules\S*: Expected `int`, got `str`"),
@@ -743,13 +752,14 @@ def test_a_file_with_tables_alone_is_not_said_to_have_no_settings(world):
     assert f"{path} is read: [pools.cards], [plugins.my-alerts]" in [one.message for one in world.check()]
 
 
-# -- the tables of alerts -------------------------------------------------------------------------------------
+# -- the tables of alerts ------------------------------------------------------------------------------------
 
 
 def test_a_rule_of_alerts_is_changed_key_by_key_and_a_sink_is_taken_whole(world):
     world.write(
         world.etc,
-        '[alerts.rules.timeouts]\nabove = 0.2\nseverity = "P1"\n[alerts.channels.ops]\nurl = "a"\nonly = "P0"',
+        '[alerts.rules.timeouts]\nabove = 0.2\nseverity = "P1"\n'
+        '[alerts.channels.ops]\nurl = "a"\nonly = "P0"',
     )
     path = world.write(
         world.user,
@@ -794,7 +804,7 @@ def test_a_table_of_alerts_in_the_wrong_form_is_told(world, text, told):
         world.load()
 
 
-# -- showing and checking -------------------------------------------------------------------------------------
+# -- showing and checking ------------------------------------------------------------------------------------
 
 
 def test_describe_is_what_a_file_would_say(world):
@@ -907,7 +917,7 @@ def test_load_names_the_first_and_counts_the_rest(world):
         world.load()
 
 
-# -- reading again --------------------------------------------------------------------------------------------
+# -- reading again -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["edit", "appear", "vanish"])

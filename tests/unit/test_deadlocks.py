@@ -18,7 +18,7 @@ from lockkit.testing.stage import Work
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """Tests wait for these times in earnest: a claim tells, and a second look follows, within tenths of a second."""
+    """Tests really wait for these times: claims announce and second looks follow in tenths of a second."""
     monkeypatch.setattr(cycles, "_BEFORE_TELLING", 0.1)
     monkeypatch.setattr(cycles, "BETWEEN", 0.2)
 
@@ -92,7 +92,7 @@ def test_all_of_any_of_and_a_pool_take_part(client, other):
     def two():
         with other.all_of([other.lock("c"), other.lock("d")]).acquire():
             both.wait(30)
-            # It gets "b" and waits for "a" as part of one all_of, so it holds "b" as well, which no lease shows yet.
+            # It gets "b" and waits for "a" in one all_of, so it also holds "b", which no lease shows yet.
             with other.all_of([other.lock("0"), other.lock("a")]).acquire(detect_deadlock=True):
                 pass
 

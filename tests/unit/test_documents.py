@@ -1,4 +1,4 @@
-"""Stores of documents: the loop of compare-and-swap, the stored form, and answers that are not those of one document."""
+"""Stores of documents: the compare-and-swap loop, the stored form, and answers of other documents."""
 
 from __future__ import annotations
 

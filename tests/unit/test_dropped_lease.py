@@ -157,7 +157,7 @@ def test_what_is_kept_or_released_is_not_reported(client, told, tmp_path):
 
 
 def test_a_dropped_level_ends_the_renewals_although_the_lock_has_the_lease_of_an_outer_one(client):
-    """A signal handler that raises ends a ``with lock:`` without its release, and the lock has its lease until its next use."""
+    """A signal handler that raises ends a ``with lock:`` unreleased; the lock has the lease until reuse."""
     lock = client.lock("a", ttl=0.5, reentrant=True)
     leave = lock.__exit__
     lock.__enter__()

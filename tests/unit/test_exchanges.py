@@ -1,4 +1,4 @@
-"""Exchanges, performed on blocking connections: real sockets, and a protocol of one word a request and one a reply."""
+"""Exchanges on blocking connections: real sockets, a protocol of one word per request and per reply."""
 
 from __future__ import annotations
 

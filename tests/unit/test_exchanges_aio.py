@@ -1,4 +1,4 @@
-"""Exchanges, performed on an event loop: real sockets, and a protocol of one word a request and one a reply."""
+"""Exchanges on an event loop: real sockets, a protocol of one word per request and per reply."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def words():
 
 @pytest.fixture
 def on_loop(new_loop, words):
-    """Runs a coroutine function with a performer on a loop of its own; closes the performer, and looks whether anything is left."""
+    """Runs a coroutine function with a performer on its own loop; closes it, and looks for remains."""
 
     def run(work, exchanges=None, **options):
         before = descriptors()
@@ -569,7 +569,7 @@ def test_calls_beyond_the_limit_wait_for_their_turn_in_order(on_loop, words):
 
 @pytest.mark.parametrize("how", ["answered", "cut off", "too late", "no turn"])
 def test_the_loop_does_not_stand_still_while_many_calls_end_at_once(on_loop, words, monkeypatch, how):
-    """All that were asked before a pause of the server are answered, or all fail in its outage: each task then works for 0.3 ms."""
+    """Requests before a server's pause are all answered, or all fail: each task then works for 0.3 ms."""
     clock, many = WorkClock(), 40
     monkeypatch.setattr(prompt_future, "time", clock)
     monkeypatch.setattr(pool_aio, "_FEW", many)  # as to a server that is far away
@@ -617,7 +617,7 @@ def test_a_call_whose_turn_does_not_come_is_refused(on_loop, words):
 
 
 def test_a_call_waits_for_its_turn_only_as_long_as_its_request_could_still_be_answered(monkeypatch):
-    """Otherwise each call, of many at a slow server, would get its turn when it is nearly too late, and so would all behind it."""
+    """Otherwise, at a slow server, each of many calls would get its turn nearly too late, and so on."""
     loop = SeededLoop(1)
     monkeypatch.setattr(pool_aio, "time", SimpleNamespace(monotonic=loop.time))
 

@@ -121,7 +121,7 @@ def test_versions_that_a_store_makes_up_are_bounded():
 
 
 def test_clients_are_counted_by_the_layout_of_their_claims(client, tmp_path):
-    """A client of a newer layout that this code may read, and one that says nothing, beside one of this version."""
+    """A client of a newer but readable layout, and one that reports nothing, beside one of this version."""
     lease = client.lock("nightly").acquire()
     with contextlib.closing(sqlite3.connect(tmp_path / "locks.db")) as raw, raw:
         for at, (owner, told) in enumerate(
@@ -134,8 +134,9 @@ def test_clients_are_counted_by_the_layout_of_their_claims(client, tmp_path):
             1,
         ):
             raw.execute(
-                f"INSERT INTO entries SELECT namespace, name, fence + {at}, hex(randomblob(16)), 0, evicted, weight, capacity,"
-                f" process_bound, deadline, silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, ?,"
+                f"INSERT INTO entries SELECT namespace, name, fence + {at}, hex(randomblob(16)), 0, evicted,"
+                f" weight, capacity, process_bound, deadline, silence, ttl, since, renewed, hold_end,"
+                f" min_hold, lock_delay, boot, epoch, fifo, ?,"
                 f" note, asked, min_reader FROM entries WHERE name = 'nightly' AND fence = ?",
                 (json.dumps({**told, "kind": "mutex", "owner": owner}), lease.fence),
             )
@@ -218,7 +219,7 @@ def shared_url(request, tmp_path):
 
 @pytest.fixture
 def regular(shared_url, tmp_path, monkeypatch):
-    """Makes clients of one store; a configuration names the jobs ``nightly`` and ``weekly``, and metrics name ``by/*`` and ``daily``."""
+    """Makes clients of one store, configured with ``nightly`` and ``weekly``, metrics ``by/*``, ``daily``."""
     path = tmp_path / "lockkit.toml"
     path.write_text('[alerts.rules.missed_run]\nperiods = {nightly = "26h", weekly = "8d"}\n')
     monkeypatch.setenv("LOCKKIT_CONFIG", str(path))

@@ -1,4 +1,4 @@
-"""No two files import each other, directly or through others, also late inside a function; an annotation does not count."""
+"""No two files import each other, even indirectly or inside functions; annotations do not count."""
 
 from __future__ import annotations
 

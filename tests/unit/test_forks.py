@@ -1,4 +1,4 @@
-"""Forks in the middle of other work: mutexes that another thread holds, threads of the child that race for the client."""
+"""Forks during other work: mutexes that another thread holds, child threads that race for the client."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ with forks.IMPORTS:
 
 @pytest.mark.parametrize("before", ["", "import logging"], ids=["logging late", "logging first"])
 def test_a_fork_that_waits_for_an_import_does_not_hold_the_lock_of_logging(before):
-    """Break it by leaving out ``_register_imports`` in ``after_logging``: the two wait for each other for five seconds."""
+    """Break it by omitting ``_register_imports`` in ``after_logging``: both wait for five seconds."""
     done = subprocess.run(
         # From 3.12 on Python warns of a fork beside threads.
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _IMPORTS_AND_LOGS.format(before=before)],

@@ -1,4 +1,4 @@
-"""A signal handler that locks what it interrupted, on the memory store, which it shares with whom it interrupts."""
+"""A signal handler that locks what it interrupted, on the memory store, which both share."""
 
 from __future__ import annotations
 

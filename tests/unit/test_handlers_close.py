@@ -1,4 +1,4 @@
-"""A signal handler, or a hook, that closes the client whose call it interrupted: neither waits for the other."""
+"""A signal handler or hook that closes the client it interrupted: neither waits for the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that `import lockkit` loads: every program that might take a lock pays for them, so they are few."""
+"""Modules that `import lockkit` loads: few, because every program that might take a lock pays for them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""L4: what Ctrl-C interrupted keeps nothing. An exception that lockkit keeps would keep all frames on its way, and the leases in them."""
+"""L4: lockkit keeps no exception of a Ctrl-C, which would keep all frames on its way, and their leases."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_l4_two_interrupts_at_any_two_places_are_kept_by_nothing(client, form):
 @WHERE_SIGNALS_ARE
 @pytest.mark.parametrize("keeps", [False, True], ids=["collected", "kept"])
 def test_l4_a_short_form_that_was_interrupted_is_free_at_once(client, keeps):
-    """Whether its frames are collected as a part of garbage, or kept by the traceback of what interrupted them."""
+    """Whether its frames are collected as garbage, or kept by the traceback of their interruption."""
     count, kept = places(short, client), []
 
     for at in count.places(250, random.Random(3)):
@@ -153,7 +153,7 @@ def test_l4_a_short_form_that_was_interrupted_is_free_at_once(client, keeps):
 
 
 def test_l4_a_lease_whose_with_was_cut_short_goes_although_the_release_of_another_is_interrupted_then(client):
-    """The first Ctrl-C strikes before the inner ``with`` has begun, the second while the outer one ends: only the first refers to the lease."""
+    """Ctrl-C strikes before the inner ``with`` and as the outer one ends: only the first has the lease."""
     count = places(nested, client)
 
     for at in count.within(Exit.__get__):

@@ -1,4 +1,4 @@
-"""The first row of a client in the event journal: it is there before its first claim is, and costs no lock if it cannot be written."""
+"""A client's first row in the journal: written before its first claim; a failed write costs no lock."""
 
 from __future__ import annotations
 

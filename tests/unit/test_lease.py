@@ -57,7 +57,10 @@ def test_a_lease_says_what_it_holds(lease):
 def test_the_token_appears_only_where_it_is_asked_for(client, lease, caplog):
     caplog.set_level(logging.DEBUG)
     with client.lock("b").acquire() as other:
-        told = f"{lease!r} {lease} {client!r} {client.leases()!r} {client.inspect('a')!r} {client.adopt(lease.handle())!r}"
+        told = (
+            f"{lease!r} {lease} {client!r} {client.leases()!r} "
+            f"{client.inspect('a')!r} {client.adopt(lease.handle())!r}"
+        )
     assert lease.token not in told
     assert lease.claim_id in told
     assert other.token not in caplog.text
@@ -277,7 +280,7 @@ def test_holds_that_fell_are_not_kept(client):
             lease.confirm()
         del lease
     gc.collect()
-    # A thread of the client forgets them, which on a busy machine is late; their ttl is longer than this wait.
+    # A thread of the client forgets them, late on a busy machine; their ttl is longer than this wait.
     until(lambda: kept() - before < 200, "the holds are forgotten", 15)
 
 

@@ -1,4 +1,4 @@
-"""The fixture ``lockkit_client``: somebody else holds, time passes, a lease is lost, and nothing is left to the next test."""
+"""The fixture ``lockkit_client``: a rival holds, time passes, a lease is lost; the next test starts clean."""
 
 from __future__ import annotations
 

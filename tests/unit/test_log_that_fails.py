@@ -1,4 +1,4 @@
-"""A log that stands still, or raises, stops neither renewals nor losses: handlers and filters are code of the user."""
+"""A log that blocks or raises stops neither renewals nor losses: handlers and filters are user code."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_thread_of_the_loop_and_a_program_without_a_loop_are_not_reported(clie
 
 
 def cell_of(module):
-    """A coroutine function of a module of this name, which calls what it is given, as a notebook runs a cell."""
+    """A coroutine function in a module of this name that calls its argument, as a notebook runs a cell."""
 
     async def run(cell):
         return cell()

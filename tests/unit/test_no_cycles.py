@@ -1,4 +1,4 @@
-"""Leases are freed by their last reference: a released one leaves no reference cycle to the garbage collector."""
+"""Leases are freed by their last reference: a released one leaves no cycle to the garbage collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No thread can be started: nothing is held without a heartbeat, and nothing is kept from anybody for good."""
+"""No thread can be started: nothing is held without a heartbeat, and nothing is kept for good."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG = 30.0
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Refuses to start threads with names that begin so, as the system does at a limit; with None, no more."""
+    """Refuses to start threads with this prefix, as the system does at a limit; None ends that."""
     start, start_raw = threading.Thread.start, _thread.start_new_thread
     refused = [None]
 

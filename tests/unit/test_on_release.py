@@ -230,7 +230,7 @@ def test_plain_locks_do_not_pay_for_hooks_that_are_for_devices(order):
 
 @pytest.mark.parametrize("kind, disabled", [("callback", False), ("devices", False), ("plugin", True)])
 def test_only_a_plugin_that_ends_by_nothing_else_is_switched_off(kind, disabled):
-    """A store that was slow at two releases says nothing about the next one, and a callback is called once."""
+    """A store's two slow releases say nothing about the next one, and a callback is called once."""
     with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client:
         lease = client.lock("a").acquire()
         hold = lease._hold

@@ -204,7 +204,7 @@ def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, 
     assert "no answer" in capsys.readouterr().err
 
 
-# -- what a store warns of when it is opened --------------------------------------------------------------------
+# -- what a store warns of when it is opened -----------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Opening a store, and a signal handler that locks, closes, forks or raises meanwhile: one engine, and nothing left open."""
+"""Opening a store while a signal handler locks, closes, forks or raises: one engine, nothing left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process in which an object was made: a forked child is another one, whatever its pid and however it was forked."""
+"""The process that made an object: a forked child is another one, whatever its pid or way of forking."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_claims_on_a_silent_server_do_not_delay_those_on_others(orphans, store, 
 
 
 def test_several_claims_of_a_crowd_are_removed_at_the_same_time(store, told):
-    """The store answers each request only together with two others, as one on which each answer takes long."""
+    """The store answers each request only together with two others, like one that answers slowly."""
     together = threading.Barrier(3, timeout=20)
 
     class Slowly(SilentFor):
@@ -187,7 +187,7 @@ def test_a_flush_gives_every_claim_its_share_of_the_time(orphans, store, told):
 
 
 class Many:
-    """A store that removes many claims at once: the claims of each request, and what ``refuses`` says about some of them."""
+    """A store that removes many claims at once: each request's claims, and the answers of ``refuses``."""
 
     def __init__(self, refuses=lambda _names: None):
         self.extras = Extras(remove_many=self._remove_many)

@@ -46,7 +46,8 @@ def test_the_kernels_own_table_is_understood():
 
 @pytest.mark.parametrize(
     "kind",
-    ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "ceph", "lustre", "9p", "afs", "virtiofs", "fuse.s3fs", "fuse", "beegfs", "gpfs"],
+    ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "ceph", "lustre", "9p",
+     "afs", "virtiofs", "fuse.s3fs", "fuse", "beegfs", "gpfs"],
 )  # fmt: skip
 def test_network_file_systems_are_named(mounts, kind):
     assert places.network_filesystem("/data/x", mounts=mounts(("/", "ext4"), ("/data", kind))) == kind
@@ -105,7 +106,7 @@ def test_home_gets_the_state_folder_for_its_owner_only(home, mounts):
 
 @pytest.mark.parametrize("umask", [0, 0o22, 0o77, 0o277])
 def test_every_folder_that_is_created_is_for_its_owner_alone_whatever_the_umask(home, mounts, umask):
-    """With a umask of 0 ~/.local was 0777: anybody could put a folder of his own in the place of this user's."""
+    """With a umask of 0, ~/.local was 0777: anybody could put a folder in place of this user's."""
     old = os.umask(umask)
     try:
         place = places.state_place({"HOME": str(home)}, mounts=mounts(("/", "ext4")))

@@ -94,7 +94,7 @@ def infos(plugins):
     return {info.name: info for info in plugins.describe()}
 
 
-# -- loading --------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------
 
 
 def test_a_module_an_instance_and_an_installed_one_are_all_plugins():
@@ -268,7 +268,7 @@ def test_one_plugin_twice_is_refused():
         build(once, once)
 
 
-# -- calling --------------------------------------------------------------------------------------------------
+# -- calling -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), SystemExit(2), GeneratorExit(), BaseException("x")])
@@ -426,7 +426,7 @@ def test_a_disabled_store_of_ours_offers_nothing():
     assert [name for name, _ in plugins.implementations("lockkit_backends")] == ["sqlite"]
 
 
-# -- devices --------------------------------------------------------------------------------------------------
+# -- devices -------------------------------------------------------------------------------------------------
 
 
 class Cards(BasicProvider):
@@ -488,8 +488,10 @@ def test_a_plugin_that_comes_later_brings_its_devices_too():
 
 def test_lockkits_own_plugin_for_gpus_is_imported_only_for_devices():
     code = (
-        "import sys; from lockkit.plugins import PluginManager; made = PluginManager(); made.backend('memory:'); "
-        "print('lockkit.gpu' in sys.modules, 'lockkit.gpu.devices' in sys.modules); made.devices(); print('lockkit.gpu' in sys.modules)"
+        "import sys; from lockkit.plugins import PluginManager; "
+        "made = PluginManager(); made.backend('memory:'); "
+        "print('lockkit.gpu' in sys.modules, 'lockkit.gpu.devices' in sys.modules); "
+        "made.devices(); print('lockkit.gpu' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False", "True"]
@@ -501,12 +503,13 @@ def test_lockkits_own_plugin_for_gpus_can_be_disabled():
     assert infos(plugins)["gpu"].disabled
 
 
-# -- stores ---------------------------------------------------------------------------------------------------
+# -- stores --------------------------------------------------------------------------------------------------
 
 
 def test_a_scheme_finds_its_store_without_importing_the_others():
     code = (
-        "import sys; from lockkit.plugins import PluginManager; spec = PluginManager(discover=tuple).backend('memory:'); "
+        "import sys; from lockkit.plugins import PluginManager; "
+        "spec = PluginManager(discover=tuple).backend('memory:'); "
         "print(spec.name, 'lockkit_sqlite' in sys.modules, 'importlib.metadata' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

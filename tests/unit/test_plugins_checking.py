@@ -80,7 +80,10 @@ ALERT = Installed("webhook", "lockkit_memory", "webhook-alert", "1.0")
 
 
 def test_what_works_has_no_findings(checked):
-    text = 'url = "memory:"\nttl = "5s"\ndisable_plugins = ["webhook", "redis"]\n[plugins.webhook-alert]\nrate = 3'
+    text = (
+        'url = "memory:"\nttl = "5s"\ndisable_plugins = ["webhook", "redis"]\n'
+        "[plugins.webhook-alert]\nrate = 3"
+    )
 
     assert checked(text, entries=[ALERT])[0] == []
 
@@ -271,7 +274,10 @@ def test_a_scope_that_the_store_does_not_reach_is_an_error(checked, scope, works
     found, path = checked(f'scope = "{scope}"')
 
     assert works == (not found)
-    told = f"sqlite: keeps apart only the processes of one user on one host, but scope is '{scope}' (from {path})"
+    told = (
+        f"sqlite: keeps apart only the processes of one user on one host, but scope is '{scope}' (from "
+        f"{path})"
+    )
     assert works or found[0].message == told
 
 
@@ -358,8 +364,14 @@ JUDGING = Installed("webhook", "judging_webhook:plugin", "webhook-alert", "1.0")
         ("rate = -1", "rate is too small", "use a larger one"),
         (
             'rate = "x"',
-            "plugin webhook: its settings cannot be read: ValueError: invalid literal for int() with base 10: 'x'",
-            "correct its table [plugins.<distribution>], or leave the plugin out: disable_plugins = ['webhook']",
+            (
+                "plugin webhook: its settings cannot be read: "
+                "ValueError: invalid literal for int() with base 10: 'x'"
+            ),
+            (
+                "correct its table [plugins.<distribution>], "
+                "or leave the plugin out: disable_plugins = ['webhook']"
+            ),
         ),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_foreign_finder_is_left_to_the_library(site, monkeypatch):
 
 def test_the_finder_of_the_backport_of_the_library_finds_what_is_found_without_it(site, monkeypatch):
     class MetadataPathFinder:
-        """Named and installed like the one of importlib_metadata: its distributions are those of the folders of the path."""
+        """Named and installed like importlib_metadata's: its distributions are in the path's folders."""
 
         @staticmethod
         def find_distributions(context=None):

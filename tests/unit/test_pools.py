@@ -1,4 +1,4 @@
-"""Pools: some of several members, behind one gate. Every test runs on the memory store and on the embedded one."""
+"""Pools: some of several members, behind one gate. Tests run on the memory store and the embedded one."""
 
 from __future__ import annotations
 
@@ -266,7 +266,8 @@ def test_the_members_may_come_from_the_configuration(url, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["pools = 3", "[pools]\ngpus = 3", "[pools.gpus]", "[pools.gpus]\nmember = []", "[pools.gpus]\nmembers = []",
+    ["pools = 3", "[pools]\ngpus = 3", "[pools.gpus]",
+     "[pools.gpus]\nmember = []", "[pools.gpus]\nmembers = []",
      "[pools.gpus]\nmembers = [1]", "[pools.gpus]\nmembers = {a = 0}"],
 )  # fmt: skip
 def test_a_pool_of_the_configuration_that_is_not_right_is_an_error_that_names_the_file(url, tmp_path, text):

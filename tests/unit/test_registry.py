@@ -29,7 +29,7 @@ def of(registry, name):
 
 
 def places(prepare, do):
-    """Do something again and again, interrupted at each place in turn by a handler that adds a hold of the same name."""
+    """Repeat something, interrupted at each place in turn by a handler that adds a hold of the same name."""
     for at in range(1, 1000):
         registry = Registry()
         given = prepare(registry)

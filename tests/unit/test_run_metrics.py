@@ -1,4 +1,4 @@
-"""The metrics of a `lockkit run`: by a clock of their own, read back from their text, and on a disk that hangs."""
+"""The metrics of a `lockkit run`: on their own clock, read back from their text, and on a hanging disk."""
 
 from __future__ import annotations
 

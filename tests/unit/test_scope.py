@@ -1,4 +1,4 @@
-"""A store that reaches less far than ``scope`` is refused, and the error names the way out that this host has."""
+"""A store with less reach than ``scope`` is refused; the error names the way out that this host has."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_administrator_who_named_no_other_store_is_told_to_make_one(refused, 
     "text, refuses", [(f'url = "{STORE}"', True), ('ttl = "45s"', False), ("url = ", False)]
 )
 def test_a_default_that_has_changed_since_is_not_opened_any_more(etc, tmp_path, text, refuses):
-    """New programs lock in the store that the file names; what it names to those who named one is nobody's concern."""
+    """New programs lock in the store that the file names; a changed default matters to no other program."""
     etc.unlink()
     loaded, named = (
         config.load(

@@ -212,11 +212,11 @@ def test_a_harmless_option_is_shown_and_a_hash_is_not():
     assert json.dumps(redact("x://h?auth=abc")) == '"x://h?auth=***"'
 
 
-# -- what cannot be parsed is hidden ---------------------------------------------------------------------------
+# -- what cannot be parsed is hidden -------------------------------------------------------------------------
 
 
 def readable(hosts: str) -> bool:
-    """Whether a list of hosts can be parsed, by another reading than that of lockkit: the standard library's."""
+    """Whether a list of hosts can be parsed, by the standard library instead of lockkit."""
     try:
         for host in hosts.split(","):
             found = urlsplit(f"x://{host}")
@@ -272,7 +272,7 @@ def test_any_text_is_redacted_without_an_error_and_a_login_is_never_shown(text):
     assert redact(text).isprintable()
 
 
-# -- one list of what is harmless -----------------------------------------------------------------------------
+# -- one list of what is harmless ----------------------------------------------------------------------------
 
 SECRET_OPTIONS = {"redis": {"sentinel_password"}, "zookeeper": {"observer", "auth"}}
 """Options of lockkit's own stores that are not shown, or not whatever their value is."""
@@ -303,7 +303,7 @@ def test_every_option_of_a_store_is_either_shown_or_known_to_be_secret():
         assert shown == allowed[store.name] - secret
 
 
-# -- a third party's store ------------------------------------------------------------------------------------
+# -- a third party's store -----------------------------------------------------------------------------------
 
 
 class Theirs:
@@ -355,7 +355,7 @@ def test_an_error_of_a_third_partys_store_is_told_without_the_password(password)
         assert secret not in shown
 
 
-# -- everything that is printed -------------------------------------------------------------------------------
+# -- everything that is printed ------------------------------------------------------------------------------
 
 SECRETIVE = (
     *("password", "sentinel_password", "sentinel_passwd", "sentinel_user2", "sslpassword", "observer", "url"),

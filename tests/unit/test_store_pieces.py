@@ -1,4 +1,4 @@
-"""The small pieces of lockkit.store that several stores stand on. (The rules of rows: tests/backends/test_store_rules.py.)"""
+"""The small pieces of lockkit.store that several stores share. (Rules of rows: test_store_rules.py.)"""
 
 from __future__ import annotations
 

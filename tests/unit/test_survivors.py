@@ -90,7 +90,7 @@ while not select.select([0], [], [], 0.002)[0]:
 
 
 def test_a_process_that_forks_another_and_ends_is_found_all_the_while():
-    """The list of pids of a look may have neither the one that ends before its turn, nor the one that is new."""
+    """A look's list of pids may lack both the process that ends before its turn, and the new one."""
     claim = uuid.uuid4().hex
     with subprocess.Popen(
         [sys.executable, "-S", "-E", "-c", FORKS],

@@ -122,7 +122,10 @@ def test_a_log_message_is_one_row_and_shows_no_empty_value(kind, data):
                     "refused": {"b": "busy"},
                 },
             ),
-            "still waiting for 2 of the 3 members of pool 'p' that may do (has 1) after 60 s, behind ann@box pid 7 (sleep) (claim id); 'b' will not do: busy",
+            (
+                "still waiting for 2 of the 3 members of pool 'p' that may do (has 1) after 60 s, "
+                "behind ann@box pid 7 (sleep) (claim id); 'b' will not do: busy"
+            ),
         ),
         (
             Event("still_waiting", "a", duration=60.0, data={"wanted": 1, "got": 0, "among": "'a', 'b'"}),
@@ -130,7 +133,10 @@ def test_a_log_message_is_one_row_and_shows_no_empty_value(kind, data):
         ),
         (
             Event("lost", "a", "id", 7, "lapsed", data={"taken_at": "/srv/a.py:3"}),
-            "the hold of 'a', acquired at /srv/a.py:3, may have lapsed (claim id, fence 7): it was not renewed in time; stop the guarded work",
+            (
+                "the hold of 'a', acquired at /srv/a.py:3, may have lapsed (claim id, fence 7): "
+                "it was not renewed in time; stop the guarded work"
+            ),
         ),
         (
             Event("renewal_failed", "a", "id", 7, data={"error": "no answer"}),

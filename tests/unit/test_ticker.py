@@ -1,4 +1,4 @@
-"""The background threads of a client: nothing that goes wrong between two turns ends them, because no other thread does their work."""
+"""A client's background threads: no error between two turns ends them, as no other thread does their work."""
 
 from __future__ import annotations
 

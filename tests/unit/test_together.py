@@ -1,4 +1,4 @@
-"""Locks taken together: all of several, or any one of them. Every test runs on the memory store and on the embedded one."""
+"""Locks taken together: all of several, or any of them, on the memory store and on the embedded one."""
 
 from __future__ import annotations
 
@@ -612,7 +612,7 @@ def test_a_timeout_is_kept_although_each_of_many_requests_is_answered_soon(silen
 
 
 def test_a_lock_that_lapses_while_it_waits_for_the_rest_is_taken_again_and_not_handed_over(silent):
-    """As that of a process that was stopped for a while, also if the heartbeat has not noticed it yet when the last lock is granted."""
+    """Like a process that was stopped, also if the heartbeat has not noticed before the last grant."""
     first, last = (silent.lock(name, ttl=30, process_bound=False) for name in "ab")
     lease = last.acquire()
     work = Work(lambda: silent.all_of([first, last]).acquire(timeout=3600))

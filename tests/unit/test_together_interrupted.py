@@ -1,4 +1,4 @@
-"""L4, S9: Ctrl-C at every place of an acquisition of several locks, of their release, and of their ``with``."""
+"""L4, S9: Ctrl-C at every place of an acquisition of several locks, of their release and their ``with``."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_call_has_its_whole_budget_where_nobody_waits(clock, some):
 
 
 def test_a_call_waits_until_another_is_answered_and_looks_at_nothing_meanwhile(clock, some):
-    """Hundreds that look whether it is their turn keep a processor busy, and the heartbeat of their claims comes too late."""
+    """Hundreds that look for their turn keep a processor busy, and their claims' heartbeat is late."""
     calls = full(some)
     waiting, step = begun(some, "late")
     assert not step.bell.rung()

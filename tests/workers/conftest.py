@@ -1,4 +1,4 @@
-"""Fixtures for real Celery workers: a broker, a lock store, a stage on which tasks and tests meet, and workers as processes."""
+"""Fixtures for real Celery workers as processes: a broker, a lock store, a stage for tasks and tests."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Rig:
         return made.until_ready() if ready else made
 
     def app(self, module="support.celery.plain"):
-        """The application of the workers, imported in the test's own process, to send tasks and to ask for results."""
+        """The workers' application, imported in the test's own process, to send tasks and ask for results."""
         app = importlib.import_module(module).app
         assert app.conf.broker_url == self.environ["BROKER_URL"], "imported before, for another broker"
         self._stack.callback(_hang_up, app)
         return app
 
     def sender(self):
-        """An application that sends tasks by their names, where that of the workers may have been imported already for another broker."""
+        """An application that sends tasks by name; the workers' may be imported for another broker."""
         from celery import Celery
 
         app = Celery("sender", broker=self.broker.url(), backend=self.broker.url(), set_as_current=False)

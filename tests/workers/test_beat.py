@@ -1,4 +1,4 @@
-"""The scheduler of beat that holds a lock: what it sends, what it leaves to another one, and what it takes over."""
+"""The beat scheduler that holds a lock: which tasks it sends, leaves to another one, and takes over."""
 
 from __future__ import annotations
 

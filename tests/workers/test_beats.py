@@ -1,4 +1,4 @@
-"""Two real beats on a real broker, each as a process: what is sent when one is killed, stopped or ended, and when the broker goes."""
+"""Two real beats on a real broker: the messages when one is killed, stopped or ended, or the broker goes."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ INSTALLED_APPS = ["django_celery_beat"]
 DATABASES = {"default": {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": "db.sqlite",
-    "OPTIONS": {"init_command": "PRAGMA synchronous = OFF"},  # 40 migrations, each a commit that a busy disk delays
+    "OPTIONS": {"init_command": "PRAGMA synchronous = OFF"},  # for 40 migrations, each a commit
 }}
 CELERY_LOCKKIT_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_LOCKKIT_BEAT_TTL = 5

@@ -1,6 +1,6 @@
-"""Fifty and a hundred tasks that want one lock, in pools of processes and of threads: all are served, none twice, and no two at once.
+"""A hundred tasks that want one lock, in pools of processes and threads: all served once, in turn.
 
-What the functions of the tasks tell of the time while they held the lock is judged by the checker of histories.
+The checker of histories judges the times that the tasks' functions report while they hold the lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ def crowds(rig):
     """All tasks of all crowds, sent at once: each crowd has a lock and a worker of its own."""
     app = rig.app("support.celery.fleet")
     workers = [
-        rig.worker("support.celery.fleet", environ={"TEST_QUEUE": f"{pool}-{count}"}, pool=pool, concurrency=3, ready=False)
+        rig.worker(
+            "support.celery.fleet",
+            environ={"TEST_QUEUE": f"{pool}-{count}"},
+            pool=pool,
+            concurrency=3,
+            ready=False,
+        )
         for pool, count in CROWDS
     ]  # fmt: skip
     for worker in workers:

@@ -1,4 +1,4 @@
-"""A message that the broker delivers twice: the lock keeps the second run from the first one, and what becomes of it is as declared.
+"""A message that is delivered twice: the lock holds off the second run, which ends as declared.
 
 And the counter of retries: waiting for a lock does not use it up.
 """
@@ -46,7 +46,7 @@ def judged(told):
 
 
 def deliver_again(rig, task_id):
-    """Do what the broker does when the visibility timeout is over: put the message of a run that is at work into its queue once more."""
+    """Do as the broker after the visibility timeout: queue the message of a running task once more."""
     with kombu.Connection(rig.environ["BROKER_URL"]) as connection:
         qos = connection.default_channel.qos
         [tag] = [tag for tag, message in unacked(qos).items() if task_id in message]

@@ -1,4 +1,4 @@
-"""Tasks that end by themselves, or that Celery ends in an orderly way: their own process releases the lock, with the reason on record."""
+"""Tasks that end by themselves or by Celery in an orderly way: their process releases, with the reason."""
 
 from __future__ import annotations
 

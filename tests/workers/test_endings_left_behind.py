@@ -1,4 +1,4 @@
-"""Tasks that are ended while a program that they have started works on: the lock stays until that has ended, too, on every store."""
+"""Tasks that end while a program they started works on: the lock stays until it ends, on every store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks whose process is killed: their lock is free at once, and never while the process, or anything that it has started, lives."""
+"""Tasks whose process is killed: the lock is free at once, but not while it or its children live."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_so_does_one_that_ends_itself_without_a_word(rig, client, play, how):
 
 
 def test_a_hard_time_limit_frees_the_lock_only_when_the_process_is_dead(rig, client, play):
-    """billiard tells of the time limit before it sends TERM, which this process ignores, and kills it afterwards."""
+    """billiard reports the time limit before TERM, which this process ignores, and kills it afterwards."""
     _, holds = play("limited", "ignore TERM", time_limit=3)
     Next(client, "limited", holds["pid"]).is_served()
     [why] = reasons(rig, "limited")

@@ -90,7 +90,7 @@ def test_a_soft_shutdown_becomes_a_cold_one(rig, client, begin):
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_worker_that_is_killed_keeps_its_locks_for_their_ttl_at_most(rig, client, begin, pool):
-    """As the end of a pod's grace period does it, or the kernel for want of memory. Nobody is left who could prove anything."""
+    """As at the end of a pod's grace period or for want of memory. Nobody is left who could prove it."""
     lock = f"lost-{pool}"
     worker, _, holds = begin(lock, pool=pool, environ={"TASK_TTL": "3"})
     worker.signal(signal.SIGKILL)
@@ -145,8 +145,14 @@ def test_the_refusal_does_not_need_the_library_of_the_greenlets(rig):
 @pytest.mark.parametrize(
     "pool, environ, told, change",
     [
-        ("solo", {}, "waits for a busy lock in the solo pool", 'set on_busy="retry", or worker_pool to prefork (--pool)'),
-        ("prefork", {"LOCKKIT_URL": "memory:"}, "takes its lock in memory:, which keeps apart the threads", "set lockkit_url"),
+        (
+            "solo",
+            {},
+            "waits for a busy lock in the solo pool",
+            'set on_busy="retry", or worker_pool to prefork (--pool)',
+        ),
+        ("prefork", {"LOCKKIT_URL": "memory:"},
+         "takes its lock in memory:, which keeps apart the threads", "set lockkit_url"),
     ],
 )  # fmt: skip
 def test_a_worker_whose_pool_does_not_fit_the_lock_does_not_start_and_its_messages_stay(

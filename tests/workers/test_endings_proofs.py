@@ -1,4 +1,4 @@
-"""The proofs without which nothing is evicted, each for itself: the process is dead, what it started is dead, and the claim is its own."""
+"""Each proof that an eviction needs: the process is dead, its children are dead, the claim is its own."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def recovered(rig, lock):
 
 
 def test_a_recoverer_leaves_the_lock_of_a_dead_process_whose_program_works_on(rig, worker, play):
-    """The recoverer is no parent of anything here, and no pulse keeps a claim on this store: only the environment shows the program."""
+    """The recoverer is no parent, and this store has no pulse: only the environment shows the program."""
     client = rig.client()
     sent = play("left", "leave")
     [holds] = rig.stage.wait("holds", sent.id)

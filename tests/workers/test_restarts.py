@@ -64,7 +64,7 @@ def numbers(rig, lock):
 
 
 def test_the_broker_restarts_and_all_tasks_are_served(rig, send):
-    """The worker is full, because a message that it takes just when the broker ends is lost by kombu, which takes it in two steps."""
+    """The worker is full: kombu takes a message in two steps, and loses one if the broker ends between."""
     full = [send("work", lock) for lock in ("broker", "broker, too", "broker, three")]
     for first in full:
         rig.stage.wait("begun", first.id)
@@ -94,7 +94,7 @@ def test_the_store_restarts_with_its_file_and_the_holder_keeps_its_lock(rig, sen
 
 
 def test_the_store_restarts_empty_and_the_first_result_is_refused(rig, worker, send):
-    """The promise that is left: the next renewal tells the first holder, its result is refused, and the second one has a higher fence."""
+    """The remaining promise: the next renewal warns the first holder, and the second has a higher fence."""
     first = send("work", "emptied")
     [begun] = rig.stage.wait("begun", first.id)
     rig.store.restart(lose_data=True)

@@ -1,4 +1,4 @@
-"""A worker that is to stop while a task in it waits for its lock: the task waits in the next worker, and the first one ends."""
+"""A worker that stops while its task waits for the lock: the task waits in the next worker instead."""
 
 from __future__ import annotations
 

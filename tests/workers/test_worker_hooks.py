@@ -1,7 +1,7 @@
-"""Scenarios 8 to 15 of the old GPU lock, in a real worker: the hook by which a failed task gives its card back.
+"""Scenarios 8 to 15 of the old GPU lock, in a real worker: a failed task's hook gives its card back.
 
-The old hook released with another token than that of the lock, ignored the result and logged success. Here the task has released its card already when
-the hook runs, and the hook finds that out.
+The old hook released with another token than that of the lock, ignored the result and logged success.
+Here the task has already released its card when the hook runs, and the hook finds that out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def play(rig, worker):
 
 @pytest.fixture
 def hook_of(rig):
-    """Wait for the end of a task's hook, which runs when the result is there. Returns what the hook has released."""
+    """Wait for the end of a task's hook, which runs after the result. Returns what the hook has released."""
     return lambda task_id: rig.stage.wait("hook done", task_id)[0]["released"]
 
 

@@ -15,7 +15,7 @@ from lockkit.lib.mutex import Mutex  # always free in a forked child
 
 MIB = 1 << 20
 PATIENCE = 4.0
-"""Seconds to wait for the look of another thread. lockkit gives up after 5 s, so hung threads do not pile up."""
+"""Seconds to wait for another thread's look. lockkit gives up after 5 s, so hung threads do not pile up."""
 
 
 class AmdProvider(BasicProvider):

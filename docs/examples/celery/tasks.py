@@ -16,14 +16,14 @@ app.conf.update(
     lockkit_url=os.environ.get("LOCKKIT_URL", "redis://localhost:6379/1"),
     task_acks_late=True,  # a message whose worker dies is delivered again ...
     task_reject_on_worker_lost=True,  # ... at once, if only a process of the worker died
-    task_time_limit=1800,  # below the broker's visibility timeout of 1 h, after which a message is delivered again
+    task_time_limit=1800,  # below the broker's visibility timeout (1 h), which delivers a message again
     worker_prefetch_multiplier=1,
 )
 
 
 @app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", on_busy="retry", max_wait=600)
 def bill(self: LockedTask, invoice_id: int) -> str:
-    """Bill one invoice. No two workers bill the same one at the same time; different ones do not wait for each other."""
+    """Bill one invoice. Two workers never bill the same one at once; different ones run side by side."""
     self.lease.beat(progress=0.5, message="rendering")
     return f"billed {invoice_id} as number {self.lease.fence}"
 
@@ -37,7 +37,7 @@ def bill(self: LockedTask, invoice_id: int) -> str:
     reject_on_worker_lost=False,
 )
 def report() -> str:
-    """Write the report once, even if two schedulers send the task. A run that dies is not repeated: its message is acknowledged early."""
+    """Write the report once, even if sent twice. A run that dies is not repeated: its ack comes early."""
     return "written"
 
 

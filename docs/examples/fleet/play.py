@@ -1,6 +1,6 @@
-"""A fleet on one machine: a broker, a lock store, two nodes with a worker each; a deploy, a process that is killed, and a node that hangs.
+"""A fleet on one machine: broker, lock store, two nodes; a deploy, a killed process, a hung node.
 
-It needs redis-server and lockkit[celery,redis], starts everything on free ports of this host, and leaves nothing behind.
+Needs redis-server and lockkit[celery,redis]. Runs on free ports of this host, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 
 
 class Fleet:
-    """The processes of the play. Each node is a session of its own: a signal to its group strikes all that runs there."""
+    """The processes of the play. Each node is a session of its own: a signal to its group hits all of it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -125,7 +125,10 @@ class Play:
             self.fleet.nodes[node] = self.fleet.worker(node)
         self.charged(*orders)
         tries = sum(one["what"] == "begins" and one["order"] in orders for one in self.shop.events())
-        return f"deploy: both nodes were replaced, one after the other; {len(orders)} orders were charged in {tries} tries"
+        return (
+            f"deploy: both nodes were replaced, one after the other; "
+            f"{len(orders)} orders were charged in {tries} tries"
+        )
 
     def out_of_memory(self) -> str:
         order = self.send("account-1", 60)
@@ -154,7 +157,8 @@ class Play:
         until(lambda: self.event("refused", order), "the node that came back is told")
         return (
             f"node lost: {holder.owner.node} stood still while it held the lock with fence {holder.fence}; "
-            f"{charged['node']} charged the order with fence {charged['fence']}; {holder.owner.node} came back, and was told that it had lost the lock"
+            f"{charged['node']} charged the order with fence {charged['fence']}; "
+            f"{holder.owner.node} came back, and was told that it had lost the lock"
         )
 
     def verdict(self) -> str:
@@ -182,7 +186,10 @@ class Play:
                 before is not None and before["fence"] == one["fence"]
             ):  # refused, and stopped its work before
                 del at_work[account]
-        return f"held: {len(charged)} orders, each charged once, never two at work on one account, and fences rose"
+        return (
+            f"held: {len(charged)} orders, each charged once, "
+            "never two at work on one account, and fences rose"
+        )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The application of the fleet: a task that charges an account, of which one runs at a time for each account."""
+"""The application of the fleet: a task that charges an account, one at a time for each account."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
     namespace: str
     prefix: str
-    """Only pods whose names begin so: others may live in another cluster, where this one does not see them."""
+    """Only pods whose names start like this: others may be in a cluster that this oracle does not see."""
 
     def __post_init__(self) -> None:
         if not self.prefix:

@@ -1,4 +1,4 @@
-"""An oracle for Slurm: the owner of a claim is dead if its job has ended. Programs connect with ``task=f"slurm:{SLURM_JOB_ID}"``."""
+"""An oracle for Slurm: an owner with ``task=f"slurm:{SLURM_JOB_ID}"`` is dead once its job has ended."""
 
 from __future__ import annotations
 

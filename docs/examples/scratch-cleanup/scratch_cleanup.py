@@ -1,4 +1,4 @@
-"""A plugin that empties a lock's scratch folder before the lock is released, so that the next holder finds an empty one."""
+"""A plugin that empties a lock's scratch folder before the release, so the next holder finds it empty."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """The settings in [plugins.scratch-cleanup]."""
 
     root: str
-    """The folder that contains a folder for each lock. There is no default, because the files in those folders are deleted."""
+    """The folder with a folder for each lock. There is no default, because the files in them are deleted."""
     keep: tuple[str, ...] = ()
     """The names of locks whose folders are not emptied."""
 
@@ -35,7 +35,7 @@ class ScratchCleanup:
 
     @hookimpl
     def lockkit_settings(self, config: Config) -> None:
-        """Read the plugin's own table before the first lock is taken. A typo is a ConfigError that names the file and the key."""
+        """Read the plugin's own table before the first acquire. A typo is a ConfigError with file and key."""
         self.settings = plugin_settings(config, DIST, Settings)
 
     @hookimpl

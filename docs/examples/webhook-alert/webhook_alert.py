@@ -35,12 +35,12 @@ class WebhookAlert:
 
     @hookimpl
     def lockkit_settings(self, config: Config) -> None:
-        """Read the plugin's own table before the first lock is taken. A typo is a ConfigError that names the file and the key."""
+        """Read the plugin's own table before the first acquire. A typo is a ConfigError with file and key."""
         self.settings = plugin_settings(config, DIST, Settings)
 
     @hookimpl
     def lockkit_alert(self, alert: Alert) -> None:
-        """Deliver one alert. Runs on a thread of lockkit's own; the release of a lock does not wait for it."""
+        """Deliver one alert. Runs on a thread of lockkit's own; a release does not wait for it."""
         mine = self.settings
         if alert.priority not in mine.priorities:
             return

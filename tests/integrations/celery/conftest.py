@@ -19,7 +19,7 @@ from lockkit.integrations.celery.clients import client_of, close_clients
 @pytest.fixture
 def app(tmp_path, monkeypatch):
     """An application with a broker and a result backend in memory, and locks in memory."""
-    # Celery shares the tasks of each application with those that are finalized later: here, those of other tests.
+    # Celery shares each application's tasks with those finalized later: here, those of other tests.
     own = {one for one in celery._state._on_app_finalizers if one.__module__ == celery.app.builtins.__name__}
     monkeypatch.setattr(celery._state, "_on_app_finalizers", own)
     app = Celery("proj", broker="memory://", backend="cache+memory://", set_as_current=False)
@@ -38,7 +38,7 @@ def client(app):
 
 @pytest.fixture
 def rival(client):
-    """A holder beside the tasks: takes a lock in a thread of its own, and keeps it until the test ends or releases it."""
+    """A holder beside the tasks: locks in its own thread, until the test ends or releases it."""
     leases = []
 
     def take(name):

@@ -1,4 +1,4 @@
-"""Findings of ``lockkit doctor --celery`` in an app: each row of the table with an app that has the mistake, and one that has not."""
+"""Findings of ``lockkit doctor --celery``: each row of the table, with an app that has the mistake or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of task that Celery has: chains, chords, retries of its own, late acknowledgement, eager and direct calls, pydantic."""
+"""Every kind of Celery task: chains, chords, retries, late acknowledgement, eager, direct, pydantic."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_message_is_sent_again_with_the_serializer_that_it_came_with(app, riva
 
 @pytest.mark.parametrize("way", ["retry", "autoretry"])
 def test_so_is_one_that_the_task_itself_sends_again(app, deliver, queued, way):
-    """With the serializer of the application Celery would reject the message, and nobody would do the work."""
+    """With the application's serializer Celery would reject the message, and the work would be lost."""
     app.conf.accept_content = ["json", "pickle"]
 
     @app.task(bind=True, base=LockedTask, lock="a", acks_late=True, autoretry_for=(KeyError,))

@@ -9,7 +9,7 @@ from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
 
-# TODO: declare exactly what your store can do. The kit tests it; to declare less is as wrong as to declare more.
+# TODO: declare exactly what your store can do. The kit tests it: declaring less is as wrong as more.
 CAPABILITIES = Capabilities(scope="host")
 
 

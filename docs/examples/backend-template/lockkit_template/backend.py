@@ -1,6 +1,6 @@
 """The store: rows of one SQL table, each with the document of a queue and its version.
 
-lockkit.store.documents makes all calls of lockkit out of the three methods here: read, write if the version is the same, read all.
+lockkit.store.documents builds all of lockkit's calls on three methods here: read, compare-and-swap, read all.
 TODO: replace the statements and the connection by those of your server.
 """
 
@@ -24,7 +24,8 @@ __all__ = ["TemplateBackend"]
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS queues (
-    namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL, PRIMARY KEY (namespace, name)
+    namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL,
+    PRIMARY KEY (namespace, name)
 )
 """
 _READ = "SELECT document, version FROM queues WHERE namespace = ? AND name = ?"
@@ -78,7 +79,7 @@ class TemplateBackend(DocumentBackend):
             time.sleep(0.01)
 
     def read(self, name: str, end: float) -> Stored:
-        # TODO: if several hosts use the store, read the server's time in the same statement: Stored(text, version, time).
+        # TODO: if several hosts use the store, also read the server's time: Stored(text, version, time).
         rows, _ = self._run(_READ, (self._namespace, name), end)
         return Stored(*rows[0]) if rows else Stored(None, 0)
 
@@ -101,7 +102,7 @@ class TemplateBackend(DocumentBackend):
         ]
 
     def _run(self, statement: str, words: Sequence[object], end: float) -> tuple[list[Any], int]:
-        """Execute one statement until an end. Returns the rows that it reads, and the number of rows that it changes.
+        """Execute one statement before ``end``. Returns the rows that it reads, and how many it changes.
 
         Raises:
             Refused: The statement was definitely not executed.
@@ -117,7 +118,7 @@ class TemplateBackend(DocumentBackend):
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection that no other call uses. TODO: lockkit.store.connections has a pool that also tests a connection first."""
+        """A connection for this call alone. TODO: lockkit.store.connections has a pool that also tests."""
         try:
             connection = self._free.pop()
         except IndexError:
@@ -132,7 +133,7 @@ class TemplateBackend(DocumentBackend):
             self.close()
 
     def close(self) -> None:
-        """Close the connections, those in use when their call ends. In a forked child they belong to the parent."""
+        """Close the connections; those in use close when their call ends. A forked child closes none."""
         self._closed = True
         super().close()
         while self._free and not self.inherited:
@@ -142,7 +143,7 @@ class TemplateBackend(DocumentBackend):
                 return
 
     def _trouble(self, error: sqlite3.Error) -> Refused | Unknown:
-        """An error of the client library as Refused or Unknown. One that the table does not list is Unknown."""
+        """Map an error of the client library to Refused or Unknown. An unlisted error is Unknown."""
         code = getattr(error, "sqlite_errorcode", None)
         known = _NOT_DONE.get(code & 0xFF) if code is not None else None
         if known is None:

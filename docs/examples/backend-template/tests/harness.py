@@ -15,7 +15,7 @@ __all__ = ["TemplateHarness"]
 
 
 class TemplateHarness(Harness):
-    """A file for each store. The store uses the clock of the clients, which a test can move, so no scenario has to wait for a ttl."""
+    """A file for each store. The store uses the clients' clock; a test moves it, and awaits no ttl."""
 
     name = "template"
     virtual = True  # TODO: use False and a ttl of some 3 s if the clock of your server cannot be moved
@@ -46,8 +46,8 @@ class TemplateHarness(Harness):
         rows = json.loads(found[0][0])["rows"] if found else []
         return [
             StoredClaim(
-                claim_id(row["token"]), row["fence"], row["state"], row["weight"], row["capacity"], row["deadline"],
-                row["evicted"],
+                claim_id(row["token"]), row["fence"], row["state"], row["weight"], row["capacity"],
+                row["deadline"], row["evicted"],
             )
             for row in rows
         ]  # fmt: skip

@@ -1,6 +1,7 @@
 """lockkit's locks on PostgreSQL: fair queues, leases and fences in a schema of your database.
 
-Every program that has the plugin installed loads this module, so it imports nothing heavy. psycopg is imported when a store is opened.
+Every program that has the plugin installed loads this module, so it imports nothing heavy.
+psycopg is imported when a store is opened.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Address(NamedTuple):
 def parse(url: str, client: str) -> Address:
     """Read ``postgres-lock://[user[:password]@]host[:port][,host...]/database[?option=...]``.
 
-    The options are libpq's (``sslmode``, ``sslrootcert``, ...; PostgreSQL's manual, section 34.1.2), and ``schema``.
+    The options are ``schema`` and libpq's (``sslmode``, ``sslrootcert``, ...; PostgreSQL's manual, 34.1.2).
 
     Args:
         url: The URL.
@@ -87,7 +87,7 @@ def parse(url: str, client: str) -> Address:
 
 
 def _hosts(conninfo: str, words: Mapping[str, str]) -> tuple[str, ...]:
-    """A connection string for each host. With all hosts in one string, libpq would spend the whole time on a silent one."""
+    """A connection string for each host. In one string, libpq would spend all the time on a silent host."""
     from psycopg.conninfo import make_conninfo
 
     lists = {key: words[key].split(",") for key in ("host", "hostaddr", "port") if words.get(key)}

@@ -42,9 +42,9 @@ __all__ = ["PostgresBackend", "open_store"]
 
 _OPENING = 2.0
 _LATE = 30.0
-"""Seconds that an acquire may be under way. A tombstone lasts for twice as long, so one of the two stops every copy."""
+"""Seconds that an acquire may be under way. A tombstone lasts twice that, so one of both stops every copy."""
 _CHUNK = 100
-"""Claims renewed in one statement: the last of their queues is locked no longer than it takes to renew so many."""
+"""Claims renewed in one statement, which keeps their queues locked until it ends."""
 
 
 def open_store(url: str, options: OpenOptions) -> PostgresBackend:
@@ -118,7 +118,7 @@ class PostgresBackend:
         )
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`. In chunks; one that gets no answer leaves those of the others."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. In chunks; an unanswered one stops no other."""
         end = time.monotonic() + budget
         answers: list[Renewal] = []
         troubles: list[Refused | Unknown] = []
@@ -175,7 +175,7 @@ class PostgresBackend:
         return answer
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.watch`. What is watched for is the claim's own turn."""
+        """See :meth:`lockkit.store.spi.Backend.watch`. Watches for the claim's own turn."""
         return self._wakes.watch(claim_id(claim.token), wake)
 
     # -- operating
@@ -190,7 +190,7 @@ class PostgresBackend:
         return sorted(self._pool.call(budget, "names", self._namespace, prefix)[0])
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. After ``now=True`` the holder may believe in it."""
         told, _ = self._pool.call(budget, "evict", self._namespace, name, claim_id, now)
         if told["outcome"] == "ABSENT":
             return Evicted("ABSENT")
@@ -203,10 +203,10 @@ class PostgresBackend:
         return int(self._pool.call(budget, "resize", self._namespace, name, capacity)[0])
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.store.spi.Backend.annotate`. Read, merged here, and written if nobody was faster.
+        """See :meth:`lockkit.store.spi.Backend.annotate`. Reads, merges here, and writes if unchanged.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch, or the merged note, is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         end = time.monotonic() + budget
 

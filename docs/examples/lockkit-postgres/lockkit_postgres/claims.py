@@ -50,7 +50,7 @@ _about = per_lock(about)
 
 
 def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
-    """A claim as the function ``shown`` of the schema returns it, as a fact. Fields that a newer version added are left out."""
+    """Convert a claim from the schema's function ``shown``. Fields of newer versions are left out."""
     told = about_in(shown["about"])
     return ClaimInfo(
         name=shown["name"],

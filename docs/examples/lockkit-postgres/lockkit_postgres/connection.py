@@ -1,7 +1,7 @@
 """One connection: it sends a statement and reads the answer within a time limit.
 
-libpq speaks the protocol (``psycopg.pq``), and this module waits: psycopg's own waiting has no limit, and a server that
-stops answering must not cost a caller more than its budget.
+libpq speaks the protocol (``psycopg.pq``), and this module waits: psycopg's own waiting has no limit, and
+a server that stops answering must not cost a caller more than its budget.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ _SETTINGS = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
     set_config('statement_timeout', '2s', false),
     set_config('synchronous_commit',
-        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
+        CASE current_setting('synchronous_commit')
+            WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
         false)
 """
-"""Settings of the session: the isolation of functions, how long the server goes on with a statement that its client has given
-up, and that a grant survives a crash of the server."""
+"""Settings of the session: the isolation of functions, the longest time for an abandoned statement, and a
+commit that survives a crash of the server."""
 
 
 class Connection:
-    """A connection, used by one call at a time. After an Unknown it must be reset: the next bytes may belong to the old answer.
+    """A connection, used by one call at a time. Reset it after an Unknown: an old answer may still come.
 
     Attributes:
         host: The place of its host in the address.
@@ -54,8 +55,8 @@ class Connection:
     def __init__(self, address: Address, end: float, first: int = 0) -> None:
         """Connect to the first host that takes writes, before ``time.monotonic()`` reaches ``end``.
 
-        The hosts are tried in turn, beginning with the ``first``. Each has its share of the time, so that a silent one does not
-        use it up.
+        The hosts are tried in turn, starting with the ``first``. Each has its share of the time, so that a
+        silent host does not use it up.
 
         Raises:
             Refused: There is no connection. Nothing was sent to the store.
@@ -71,7 +72,7 @@ class Connection:
             raise not_connected(error, self._where) from error
 
     def ask(self, statement: str, words: Sequence[object], end: float) -> str | None:
-        """Run one statement, which is one transaction, and return its first value; None if it returns nothing.
+        """Run one statement, which is one transaction; return its first value, or None if it has none.
 
         Raises:
             Refused: The server refused it and rolled the transaction back.
@@ -91,7 +92,7 @@ class Connection:
     def _answer(self, end: float) -> str | None:
         value: bytes | None = None
         trouble = None
-        # Read to the end: the server sends its result before it commits, and an error of the commit comes after it.
+        # Read to the end: the server sends its result before it commits; an error of the commit comes later.
         while True:
             while self._conn.is_busy():
                 self._wait(select.POLLIN, end)
@@ -119,7 +120,7 @@ class Connection:
         return messages
 
     def listen(self, beside: int, end: float) -> bool:
-        """Wait until the server sends something, or the descriptor ``beside`` can be read; False if neither happens in time.
+        """Wait until the server sends something or ``beside`` is readable; False if the time is up first.
 
         Raises:
             Unknown: The connection broke.
@@ -144,7 +145,7 @@ class Connection:
         self._conn.consume_input()
 
     def quiet(self) -> bool:
-        """True if the connection can be used again: no call was cut short, and the server has sent nothing since (it does only to end the session)."""
+        """Whether the connection is reusable: no call was cut short, and the server sent nothing since."""
         conn = self._conn
         if conn.status != ConnStatus.OK or conn.transaction_status != TransactionStatus.IDLE:
             return False
@@ -153,7 +154,7 @@ class Connection:
         return not poll.poll(0)
 
     def reset(self) -> None:
-        """Close the connection and drop what is still in this host's buffers: a request that was given up must not arrive later."""
+        """Close the connection and drop this host's buffers, so an abandoned request cannot arrive later."""
         if self._origin.is_here() and self._conn.status == ConnStatus.OK:
             try:
                 with socket.socket(fileno=os.dup(self._conn.socket)) as copy:
@@ -163,7 +164,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. In a forked child do nothing: a message on the inherited socket would end the parent's session."""
+        """Close the connection. Does nothing in a forked child: closing would end the parent's session."""
         if self._origin.is_here():
             self._conn.finish()
 

@@ -3,10 +3,10 @@
 Each statement is a transaction of its own here, so there are just three cases.
 
 - There was no connection yet, so nothing was sent: Refused.
-- The server answered with an ERROR, so the transaction was rolled back: Refused, if the table lists the error. An error that it
-  does not list is Unknown, as everywhere in lockkit.
-- Anything else: no answer in time, a connection that broke, a FATAL error (the server ended the session, perhaps between
-  the commit and its answer). Unknown.
+- The server answered with an ERROR, so the transaction was rolled back: Refused, if the table lists the
+  error. An error that it does not list is Unknown, as everywhere in lockkit.
+- Anything else: no answer in time, a connection that broke, a FATAL error (the server ended the session,
+  perhaps between the commit and its answer). Unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["answered", "not_connected", "too_new", "unanswered"]
 
 _LOAD = "have its owner load schema.sql of lockkit-postgres"
 _ERRORS: dict[str, tuple[type[LockkitError], bool, str, str]] = {
-    # SQLSTATE, or its class: what to raise, whether to ask again, what it means, what to do. PostgreSQL, appendix A.
+    # SQLSTATE or its class: what to raise, whether to ask again, meaning, remedy. PostgreSQL, appendix A.
     "42501": (
         PermissionDenied,
         False,

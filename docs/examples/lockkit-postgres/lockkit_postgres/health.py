@@ -12,8 +12,10 @@ __all__ = ["check"]
 _QUESTION = """
 SELECT jsonb_build_object(
     'version', current_setting('server_version'), 'encoding', current_setting('server_encoding'),
-    'standby', pg_is_in_recovery(), 'fsync', current_setting('fsync'), 'waits', current_setting('synchronous_commit'),
-    'for', current_setting('synchronous_standby_names'), 'standbys', (SELECT count(*) FROM pg_stat_replication),
+    'standby', pg_is_in_recovery(), 'fsync', current_setting('fsync'),
+    'waits', current_setting('synchronous_commit'),
+    'for', current_setting('synchronous_standby_names'),
+    'standbys', (SELECT count(*) FROM pg_stat_replication),
     'may', has_function_privilege('"{schema}".acquire(text, jsonb, boolean, double precision)', 'EXECUTE'))
 """
 

@@ -47,9 +47,12 @@ def _make(pool: Connections, end: float) -> None:
         pool.ask(max(end - time.monotonic(), 0.0), script)
     except Refused as error:
         if isinstance(error.error, PermissionDenied):
-            text = f"{pool.address.shown}: there is no schema {pool.address.schema}, and this user may not create it"
+            text = (
+                f"{pool.address.shown}: there is no schema {pool.address.schema}, and this user may not "
+                "create it"
+            )
             hint = f"have the database's owner run: psql -v schema={pool.address.schema} -f {_SCHEMA}"
             raise Refused(PermissionDenied(text, hint=hint), retry=False) from error
         raise
     except Unknown:
-        pass  # another client is creating it, or it was created although no answer came: the next look will tell
+        pass  # another client, or this call without an answer, may have created it: the next look shows it

@@ -18,7 +18,7 @@ __all__ = ["Connections"]
 
 
 class Connections:
-    """The connections to one database: as many as calls run at the same time. A forked child cannot use them."""
+    """The connections to one database, one for each call under way. A forked child cannot use them."""
 
     def __init__(self, address: Address, clock: Clock) -> None:
         self.address = address
@@ -30,7 +30,7 @@ class Connections:
         self._first = 0
 
     def call(self, budget: float, function: str, *words: object, fresh: bool = False) -> tuple[Any, float]:
-        """Call a function of the schema. Return its answer, and when (on the clock) the request was sent. See :meth:`ask`."""
+        """Call a function of the schema. Return its answer and when it was sent. See :meth:`ask`."""
         marks = ", ".join(f"${at}" for at in range(1, len(words) + 1))
         # The schema is a checked identifier, the function one of ours.
         return self.ask(budget, f'SELECT "{self.address.schema}".{function}({marks})', words, fresh=fresh)

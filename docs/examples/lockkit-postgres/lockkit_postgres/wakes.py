@@ -1,6 +1,6 @@
-"""One connection that listens for all waiters of a client: the server sends the claim ids of those that should ask again.
+"""One connection that listens for all waiters of a client: the server sends the claim ids to wake.
 
-A wake is only advice. To make up for a wake that was missed, the listening thread looks at the claims *after* it has
+A wake is only advice. To make up for a missed one, the listening thread looks at the claims *after* it has
 subscribed: at one when its waiter comes, and at all of them when the connection is new.
 """
 

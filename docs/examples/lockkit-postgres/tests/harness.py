@@ -19,8 +19,8 @@ __all__ = ["PostgresHarness"]
 
 _TABLES = ("claim", "gone", "queue", "kept_record")  # of claims that go a tombstone may stay
 _MOMENT = 5e-6
-"""Seconds by which the server's clock and ours may differ when both stand still. A claim whose deadline is this very
-moment has lapsed, for the server; it must have for those who look, or a run of the state machine does not replay."""
+"""Seconds by which the server's clock and ours may differ when both are stopped. A claim whose deadline is
+now has lapsed for the server, and must have for readers, or a run of the state machine does not replay."""
 
 _idle: list[str] = []
 """Schemas that no harness has now: making one takes longer than most scenarios."""
@@ -50,8 +50,8 @@ class PostgresHarness(Harness):
         if self._server.clock is not None:
             self._server.clock.reset()
             self.clock = self._shifted
-        # The server counts from the epoch, the clients from the start of the machine. Measured once: what is stored
-        # must read the same as long as it is the same.
+        # The server counts from the epoch, the clients from boot. Measured once, so that stored times
+        # read the same every time.
         self._epoch = SYSTEM.wall() - SYSTEM.now()
         self._look = PGconn.connect(self._server.conninfo())
         assert self._look.status == ConnStatus.OK, self._look.error_message
@@ -79,7 +79,8 @@ class PostgresHarness(Harness):
 
     def stored(self, name: str) -> list[StoredClaim]:
         rows = self._rows(
-            f"SELECT claim_id, fence, state, weight, capacity, extract(epoch FROM deadline), evicted FROM {self._schema}.claim "
+            f"SELECT claim_id, fence, state, weight, capacity, extract(epoch FROM deadline), evicted "
+            f"FROM {self._schema}.claim "
             "WHERE namespace = 'default' AND name = $1 ORDER BY fence",
             name,
         )

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests: on a free loopback port, in a temporary folder, gone with the process."""
+"""A private PostgreSQL server for tests: on a free loopback port, in a temporary folder that goes with it."""
 
 from __future__ import annotations
 
@@ -181,7 +181,8 @@ class PostgresServer:
         secret.write_text(PASSWORD + "\n")
         secret.chmod(0o644)
         command = [
-            *self._as, str(self._bin / "initdb"), "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C",
+            *self._as, str(self._bin / "initdb"), "--no-sync", "--no-instructions",
+            "--encoding=UTF8", "--locale=C",
             f"--username={SUPERUSER}", f"--auth={self._auth}", f"--pwfile={secret}", f"--pgdata={self._data}",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)

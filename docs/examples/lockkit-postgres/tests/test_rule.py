@@ -29,10 +29,10 @@ rows = st.lists(
     max_size=8,
 )
 _FILL = """
-INSERT INTO lockkit.claim (namespace, name, fence, token, claim_id, state, weight, capacity, ttl, min_hold, lock_delay,
-    since, renewed, deadline, about)
-SELECT 'n', 'a', place, place::text, place::text, r ->> 'state', (r ->> 'weight')::int, (r ->> 'capacity')::int,
-    '1 s', '0 s', '0 s', now(), now(), now(), '{}'
+INSERT INTO lockkit.claim (namespace, name, fence, token, claim_id, state, weight, capacity,
+    ttl, min_hold, lock_delay, since, renewed, deadline, about)
+SELECT 'n', 'a', place, place::text, place::text, r ->> 'state', (r ->> 'weight')::int,
+    (r ->> 'capacity')::int, '1 s', '0 s', '0 s', now(), now(), now(), '{}'
 FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS q (r, place)
 """
 

@@ -1,4 +1,4 @@
-"""Behaviour that the kit cannot see from outside: transactions, connections, restarts, rights, and the messages of trouble."""
+"""Behaviour that the kit cannot see: transactions, connections, restarts, rights, and error messages."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_so_does_one_that_comes_after_its_replay_was_granted_and_lapsed(store, s
         store.acquire(late, True, 0.1)
     until(lambda: waiters(server, database) == 1, "it is under way")
     server.sql(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = $1 AND wait_event_type = 'Lock'",
         database,
     )
     release()
@@ -347,7 +348,7 @@ def test_schemas_are_worlds_apart(opened, url):
 
 @pytest.fixture
 def as_role(server, store, database):
-    """The README's lines for the roles, run as they stand, one block after the other; gives the role's URL."""
+    """Run the README's commands for the roles unchanged, block by block; returns the role's URL."""
     scripts = "".join(block.partition("```")[0] for block in README.split("```sql\n")[1:])
     command = [programs() / "psql", "-qX", "-v", "ON_ERROR_STOP=1", server.conninfo(database).decode()]
     subprocess.run(command, input=scripts, text=True, check=True)
