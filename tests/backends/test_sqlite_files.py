@@ -852,7 +852,7 @@ def test_the_lock_of_a_parent_outlives_its_children(opened, path):
 
 
 class ForkingHandler(Bomb):
-    """A signal handler that forks at the n-th place; ``inherited`` says whether the child has the database open."""
+    """A signal handler that forks at the n-th place; ``inherited``: its child has the database open."""
 
     def __init__(self, at, path):
         super().__init__(at)

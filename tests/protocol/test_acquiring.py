@@ -548,7 +548,7 @@ def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_
         assert leftover is not None
 
 
-def test_a_claim_that_waits_is_released_if_the_wait_is_interrupted_and_abandoned_if_a_request_may_be_under_way(
+def test_an_interrupted_wait_releases_its_claim_or_abandons_it_if_a_request_may_be_under_way(
     start,
 ):
     attempt, run = start(timeout=None)

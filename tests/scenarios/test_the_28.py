@@ -275,7 +275,8 @@ def test_10_another_device_is_that_card_alone(stage):
     """10. The hook releases another card if the task names it.
 
     Before: The key was right, the token was not.
-    Now: `gpu_lock:1` is card 1. A hook with another card's key than its task's releases nothing and is counted.
+    Now: `gpu_lock:1` is card 1. A hook with another card's key than its task's releases nothing, and is
+    counted.
     """
     a, seen = stage.task(), []
 
@@ -687,7 +688,8 @@ def test_31_zombies_are_found_and_cleaned(stage):
     """31. Zombie locks are found and cleaned up.
 
     Before: Planned.
-    Now: A worker with a long ttl is killed. Recovery proves that its process is gone, removes exactly its claim, and records that; the next task need not wait for the ttl. The embedded store does so itself.
+    Now: A worker with a long ttl is killed. Recovery proves that its process is gone, removes exactly its
+    claim, and records that; the next task need not wait for the ttl. The embedded store does so itself.
     """
     zombie = stage.worker(stage.long if stage.store.in_processes else stage.ttl)
     monitor, a = stage.task(), stage.task()

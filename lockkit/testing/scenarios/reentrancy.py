@@ -148,7 +148,7 @@ def reentrant_ttl_refused(stage: Stage) -> None:
 
 @scenario("S6-reentrant-told", (MUTEX,))
 def reentrant_told(stage: Stage) -> None:
-    """Each level's own ``on_lost`` is called, set by option or method, unless the level was left or collected."""
+    """Each level's own ``on_lost`` is called, unless the level was left or collected."""
     client = stage.client()
     told: list[str] = []
     done = threading.Event()

@@ -72,8 +72,8 @@ def vanish(store: Any) -> None:
 class ZooKeeperHarness(Harness):
     """A chroot of a real server, in real time.
 
-    ZooKeeper does not know a claim's deadline, so the backends of this process are asked: they remove a claim
-    whose owner is silent while their session lives. A crashed client's claims stay while its session may live.
+    ZooKeeper does not know a claim's deadline, so the backends of this process are asked: they remove one
+    whose owner is silent while their session lives. A crashed client's claims stay as long as that session.
     """
 
     name = "zookeeper"
