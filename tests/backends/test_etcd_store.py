@@ -303,7 +303,7 @@ def test_the_names_of_more_claims_than_a_page_are_all_listed(store, monkeypatch)
 
 
 def test_after_a_claim_that_may_be_offered_nobody_overtakes_who_holds_already(store):
-    """Of two offered permits the second answered first; then the lock shrinks: the first is not granted."""
+    """The second of two offered permits answered first; the lock shrinks: the first is not granted."""
     terms = {"kind": "semaphore", "capacity": 2}
     both = [take(store, **terms)[0] for _ in range(2)]
     first, second = (queue(store, **terms) for _ in range(2))

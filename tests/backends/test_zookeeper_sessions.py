@@ -429,7 +429,7 @@ def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opene
 
 
 def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, proxied, server):
-    """The client's waiter is behind the given-up claim until its session ends; leaders restart its ttl."""
+    """The client\'s waiter is behind the given-up claim until its session ends; new leaders delay that."""
     store, other = opened(proxied.url), opened()
     held, _ = take(store, ttl=9.0)
     waiter, behind = queue(store, ttl=9.0), queue(other, ttl=9.0)

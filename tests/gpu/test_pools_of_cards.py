@@ -173,7 +173,7 @@ def test_a_request_that_only_a_person_can_end_holds_up_nobody(client, request_):
 
 
 def test_a_card_that_is_kept_is_handed_over_if_it_is_still_well(client, say):
-    """Its last holder's remains are on the card; the receipt of a continued hold no longer reports them."""
+    """The card has its last holder's remains; the receipt of a continued hold no longer reports them."""
     say(card0={"used": "2GiB"})
     held = pool(client).acquire(ids=[CARDS[1]], timeout=30)
     work = Work(lambda: pool(client).acquire(2, allow_busy=True, accept_dirty=True, settle=1.0, timeout=60))
