@@ -243,7 +243,7 @@ def open_late(url, options):
 @hookimpl
 def lockkit_backends():
     about = "takes 59 s to open, as its clients count them"
-        return [BackendSpec("late", ("late",), open_late, about, CAPABILITIES)]
+    return [BackendSpec("late", ("late",), open_late, about, CAPABILITIES)]
 """
 
 
