@@ -157,7 +157,7 @@ def deadlock_found(stage: Stage) -> None:
 
 @scenario("L2-deadlock-ended", (MUTEX,))
 def deadlock_ended(stage: Stage) -> None:
-    """Of two processes that detect their deadlock, exactly the youngest gets an error; the other goes on."""
+    """The youngest of two processes that detect their deadlock gets an error; the other one continues."""
     children = _crossed(stage, detect=True)
     client = stage.client()
     waiters: list[ClaimInfo] = []
