@@ -82,12 +82,8 @@ class _Actor:
                 self._task.uncancel()
                 tell = partial(done.set_exception, _plain(error))
             self._now = None
-            del (
-                todo,
-                make,
-                done,
-                context,
-            )  # first: the caller may drop a client next, of which the call may hold the last reference
+            # First: the caller may drop a client next, and the call may hold the last reference to it.
+            del todo, make, done, context
             tell()
             del tell
 
@@ -109,7 +105,7 @@ class _Loop:
         Finalize(None, self._end, exitpriority=0)
 
     def _end(self) -> None:
-        """End the loop with a child of multiprocessing: a running loop would keep its tasks' holds."""
+        """End the loop with its process, or a child of multiprocessing would keep the holds of the tasks."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -118,7 +114,8 @@ class _Loop:
         own = getattr(self._own, "actor", None)
         if own is None:
             actor = self._own.actor = _Actor(self._loop)
-            weakref.finalize(threading.current_thread(), actor.end)
+            # Not at exit: CPython crashes over a task of a stopped loop whose queue has something for it.
+            weakref.finalize(threading.current_thread(), actor.end).atexit = False
             own = actor
         return cast("_Actor", own).call(make)
 
