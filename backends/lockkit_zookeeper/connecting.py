@@ -54,15 +54,12 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         self._tls: ssl.SSLContext | None = None
 
     def start(self) -> None:
-        try:
-            super().start()
-        except BaseException:  # one of the two threads may run
-            self.end()
-            raise
+        super().start()
         atexit.unregister(self.stop)
 
     def end(self) -> None:
-        """Have the threads end, without waiting for them. May be repeated."""
+        """Have the threads end, also if only one was started, without waiting for them."""
+        self._running = False
         for calls in (self.completion_queue, self.callback_queue):
             calls.put(_STOP)
 

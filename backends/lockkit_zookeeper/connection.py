@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import threading
 import time
@@ -23,11 +24,12 @@ from lockkit.errors import LockkitError
 from lockkit.lib.clock import Clock
 from lockkit.lib.forks import Forks
 from lockkit.store.spi import Refused
+from lockkit.store.starting import OneThread
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.connecting import Handler
 from lockkit_zookeeper.failures import not_connected, refused_login
-from lockkit_zookeeper.private import Client, KazooConnection
+from lockkit_zookeeper.private import Client, KazooConnection, Wish
 
 __all__ = ["Connection"]
 
@@ -42,6 +44,9 @@ def _nothing(*_: object) -> None:
 class Connection:
     """A session with the servers, and its connection at the moment.
 
+    One thread connects, works, says goodbye and closes what it opened. All others only set the wish that it
+    heeds, so none can be interrupted halfway, and closing needs no further thread.
+
     Args:
         timeout: Seconds; the timeout to ask for. The servers may grant another one: :attr:`granted`.
         connected: Called, from kazoo's thread, for each connection that is ready, with the CLOCK_BOOTTIME
@@ -50,13 +55,14 @@ class Connection:
         lost: Called when there will be no further connection; with True if the servers have ended the
             session, so that its nodes are gone.
         identity: The id and the password of an existing session; None for a new one.
+        until: Seconds on ``time.monotonic()`` after which the session is ended. For the connection of a
+            single call, which Ctrl-C can keep from closing it.
 
     Attributes:
         where: The URL, without secrets.
         identity: The session's id and password, for another connection to go on with it; at first None.
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: The number of connections so far.
-        over: True if there will be no further connection.
         refusal: The error to raise if another attempt would not help; None if it may.
         trouble: Why the last attempt to connect failed.
         send: Sends a request and returns its :class:`~lockkit_zookeeper.answers.Answer`. Requests are done in
@@ -74,12 +80,12 @@ class Connection:
         suspended: Callable[[], None] = _nothing,
         lost: Callable[[bool], None] = _nothing,
         identity: tuple[int, bytes] | None = None,
+        until: float = math.inf,
     ) -> None:
         self.where = address.shown
         self.identity = identity
         self.granted = 0.0
         self.turn = 0
-        self.over = False
         self.refusal: LockkitError | None = None
         self.trouble = "no server answers"
         self._connected = connected
@@ -87,10 +93,15 @@ class Connection:
         self._lost = lost
         self._ready = False
         self._waiting = Crowd()
-        self._disposing = threading.Lock()
+        self._life = OneThread(self._live, "lockkit-zookeeper-kazoo")
+        self._thread: threading.Thread | None = None
         login = f"{address.user}:{address.password}"
         sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
+        sasl_of = sasl if address.user and address.auth == "sasl" else None
+        self._wish = Wish(until)
         self._client = Client(
+            self._wish,
+            lambda client, retry: KazooConnection(client, retry, _kazoo, sasl_of, clock, self, address),
             hosts=address.hosts,
             timeout=timeout,
             handler=Handler(address, timeout),
@@ -100,10 +111,6 @@ class Connection:
             logger=_kazoo,
             client_id=identity,
         )
-        sasl_of = sasl if address.user and address.auth == "sasl" else None
-        self._client.connect_by(
-            lambda retry: KazooConnection(self._client, retry, _kazoo, sasl_of, clock, self, address)
-        )
         self._client.add_listener(self._changed)
         self.send = self._client.send
         self.unwatch = self._client.unwatch
@@ -111,14 +118,22 @@ class Connection:
 
     def start(self) -> None:
         """Start connecting in the background, unless closed. A failure ends it: see :meth:`wait`."""
-        with self._disposing:
-            if self.over:
-                return
-            try:
-                self._client.start_async()
-            except Exception as error:  # no more threads or descriptors
-                self.trouble = str(error)
-                self._end(ended=False)
+        try:
+            self._life.start()
+        except RuntimeError as error:  # no more threads
+            self._fail(error)
+
+    def _live(self) -> None:
+        self._thread = threading.current_thread()
+        try:
+            if not self.over:
+                self._client.live()
+        except Exception as error:  # no more threads or descriptors
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.trouble = str(error)
+        self._end(ended=False)
 
     def wait(self, budget: float) -> None:
         """Wait until there is a connection.
@@ -133,9 +148,14 @@ class Connection:
             raise not_connected(self.where, self.trouble)
 
     @property
+    def over(self) -> bool:
+        """True if there will be no further connection."""
+        return self._wish.is_set()
+
+    @property
     def up(self) -> bool:
         """True while there is a connection that is ready."""
-        return self._ready and not self.over
+        return self._ready and not self._wish.is_set()
 
     @property
     def session(self) -> int:
@@ -149,37 +169,21 @@ class Connection:
     def word(self, word: bytes, budget: float) -> str:
         """The connected server's answer to a four-letter word; empty if the server gives none."""
         # kazoo's own `command` waits as long as it likes, and leaves the socket open when TLS fails.
-        said = b""
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(self._client.peer(), budget) as sock,
-        ):
-            sock.settimeout(budget)
+        with contextlib.suppress(OSError), socket.create_connection(self._client.peer(), budget) as sock:
             sock.sendall(word)
-            while chunk := sock.recv(8192):
-                said += chunk
-        return said.decode(errors="replace")
+            with sock.makefile(errors="replace") as answer:
+                return answer.read()
+        return ""
 
-    def close(self, *, goodbye: bool) -> threading.Thread:
-        """Close the connection, in the background; never raises.
+    def close(self, *, goodbye: bool) -> threading.Thread | None:
+        """Close the connection, in the background; return the thread that does it, if it was started.
 
         Args:
             goodbye: True to end the session with all its nodes. Otherwise it lasts until its timeout.
         """
-        self.over = True
+        self._client.quit(goodbye=goodbye)
         self._waiting.wake()
-        with contextlib.suppress(Exception):  # first: this needs no thread, and there may be none left
-            self._client.quit(goodbye=goodbye)
-        thread = threading.Thread(
-            target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
-        )
-        with contextlib.suppress(RuntimeError):
-            thread.start()
-        return thread
-
-    def _dispose(self, goodbye: bool) -> None:  # noqa: FBT001
-        with self._disposing, contextlib.suppress(Exception):
-            self._client.dispose(goodbye=goodbye)
+        return self._thread
 
     def is_ready(self, began: float, granted: float) -> None:
         """Note a connection that is ready; called by the connection."""
@@ -196,7 +200,7 @@ class Connection:
         self._end(ended=False)
 
     def _end(self, *, ended: bool) -> None:
-        self.over = True
+        self._wish.set()  # otherwise kazoo would begin a new session that nobody knows of
         self._waiting.wake()
         self._lost(ended)
 
@@ -209,13 +213,11 @@ class Connection:
             state = self._client.client_state
             if state == KeeperState.AUTH_FAILED and self.refusal is None:
                 self.refusal = refused_login(self.where)
-            self._client.halt()  # otherwise kazoo would begin a new session that nobody knows of
             # kazoo also reports CLOSED after errors of its own: only EXPIRED says that the session has ended.
             self._end(ended=state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
         """Close the sockets of the parent in a forked child, without sending anything."""
-        self.over = True
         self._ready = False
         self._client.abandon()
 

@@ -92,7 +92,7 @@ def _server(connection: Connection, took: float) -> list[Finding]:
 def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     """Find out which timeouts are granted, by asking for the shortest and for the longest."""
     can, tick = declared(store.address), store.address.tick
-    probes = [Connection(store.address, asked, store.clock) for asked in (_SHORT, _LONG)]
+    probes = [Connection(store.address, asked, store.clock, until=end + 1.0) for asked in (_SHORT, _LONG)]
     try:
         for probe in probes:
             probe.start()

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import socket
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -66,6 +68,7 @@ __all__ = [
     "SetData",
     "Sync",
     "Transaction",
+    "Wish",
     "agreed",
     "agreement",
 ]
@@ -138,14 +141,34 @@ class Owner(Protocol):
     def refused(self, refusal: LockkitError) -> None: ...
 
 
+class Wish:
+    """Whether a connection is to end, in place of kazoo's event. Set without a lock, and never taken back.
+
+    Attributes:
+        until: Seconds on ``time.monotonic()`` from which on the connection is to end.
+        goodbye: True if the session is to end, too; to be set first.
+    """
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.goodbye = until < math.inf
+
+    def is_set(self) -> bool:
+        return time.monotonic() >= self.until
+
+    def set(self) -> None:
+        self.until = 0.0
+
+
 class Client(KazooClient):  # type: ignore[misc]
     """kazoo's client: its state, its queue of requests, and its connection."""
 
     _connection: KazooConnection
 
-    def connect_by(self, make: Callable[[Any], KazooConnection]) -> None:
-        """Replace kazoo's own connection. ``make`` gets the retry policy to connect with."""
-        self._connection = make(self._conn_retry.copy())
+    def __init__(self, wish: Wish, make: Callable[[Client, Any], KazooConnection], **options: Any) -> None:
+        super().__init__(**options)
+        self._stopped = self.wish = wish
+        self._connection = make(self, self._conn_retry.copy())
 
     @property
     def identity(self) -> tuple[int, bytes]:
@@ -185,43 +208,37 @@ class Client(KazooClient):  # type: ignore[misc]
         return host, port
 
     def cut(self) -> None:
-        """Cut the connection; kazoo's thread closes it, and makes another unless the client was halted."""
+        """Cut the connection; kazoo's thread closes it, and makes another unless it is to end."""
         # Only shut down: a descriptor closed while another thread uses it may belong to a new file by then.
         sock = self._connection._socket  # noqa: SLF001
         if sock is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def halt(self) -> None:
-        """Connect no more."""
-        self._stopped.set()
+    def live(self) -> None:
+        """Connect, and work until the connection is to end; for its one thread. Leaves nothing open."""
+        connection = self._connection
+        try:
+            self.handler.start()
+            connection._read_sock, connection._write_sock = self.handler.create_socket_pair()  # noqa: SLF001
+            connection.zk_loop()
+        finally:
+            self.wish.set()
+            self.handler.end()
+            self.close()
 
     def quit(self, *, goodbye: bool) -> None:
-        """Have kazoo's threads end. Needs no thread of its own, and does not wait for them.
-
-        Args:
-            goodbye: True to end the session, if there is a connection. Otherwise the connection is cut.
-        """
-        if not (goodbye and self.connected):
-            self.halt()
+        """Have the connection end: by a goodbye, or by a cut if nobody wishes one or there is no session."""
+        if goodbye:
+            self.wish.goodbye = True
+        self.wish.set()
+        if not (self.wish.goodbye and self._session_id):
             self.cut()
-        elif not self._stopped.is_set():
-            self.halt()
-            self._queue.append((Close(), None))
-            self._connection.wake()
-        self.handler.end()
-
-    def dispose(self, *, goodbye: bool) -> None:
-        """Stop kazoo's threads, wait for their end, and close the connection; see :meth:`quit`."""
-        if self._stopped.is_set() and self._connection._connection_routine is None:  # noqa: SLF001
-            return
-        self.quit(goodbye=goodbye)
-        self._safe_close()
-        self.close()
+        self._connection.wake()
 
     def abandon(self) -> None:
         """Close the sockets that a forked child has from its parent, without sending anything."""
-        self.halt()
+        self.wish.set()
         self.handler._running = False  # noqa: SLF001
         for sock in self._connection.sockets():
             if sock is not None:
@@ -253,6 +270,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         self._owner: Owner = weakref.proxy(owner)
         self._rounds = 0
         self._said_nothing = False
+        self._parted = False
         self._address = address
         self._round: dict[tuple[str, int], LockkitError | None] = {}
 
@@ -275,9 +293,28 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             return False
         return True
 
+    def _ends(self) -> bool:
+        """Whether a goodbye is to be sent behind the waiting requests; asked before each step.
+
+        Raises:
+            ConnectionDropped: The connection is to end without one. Another thread may have found no socket
+                to cut, while this one was making it, or was interrupted before that.
+        """
+        client = self.client
+        if not client.wish.is_set():
+            return False
+        if not (client.wish.goodbye and client._session_id):  # noqa: SLF001
+            raise theirs.ConnectionDropped("it was closed")
+        if not self._parted:
+            self._parted = True
+            client._queue.append((Close(), None))  # noqa: SLF001
+            self.wake()
+        return True
+
     def _send_request(self, read_timeout: float, connect_timeout: float) -> None:  # noqa: ARG002
         with contextlib.suppress(BlockingIOError):
             self._read_sock.recv(_BYTES, socket.MSG_DONTWAIT)
+        self._ends()
         waiting, pending = self.client._queue, self.client._pending  # noqa: SLF001
         while waiting:
             request, answer = waiting[0]
@@ -346,8 +383,9 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             raise
         self._rounds = 0
         mark((hostip, port), silent=False)
-        # kazoo reads for two thirds of the timeout that was granted.
-        self._owner.is_ready(began, read_timeout * 1.5 / 1000.0)
+        if not self._ends():
+            # kazoo reads for two thirds of the timeout that was granted.
+            self._owner.is_ready(began, read_timeout * 1.5 / 1000.0)
         return read_timeout, connect_timeout
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
@@ -369,4 +407,5 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
                 self._owner.refused(without_sasl(self._owner.where))
                 raise theirs.AuthFailedError("the server does not support SASL")
             self._said_nothing = True
+        self._ends()
         super()._submit(request, timeout, xid)

@@ -73,7 +73,7 @@ def emergency_release(
         found[0].end(found[1], "late")
     else:
         store.bury(claim.token)
-    fresh = Connection(store.address, store.capabilities.min_ttl, store.clock)
+    fresh = Connection(store.address, store.capabilities.min_ttl, store.clock, until=end + 1.0)
     try:
         fresh.start()
         answer = _search(store, Call(fresh, end), claim)

@@ -207,7 +207,7 @@ class Session:
         self.store.drop(self)
         self.poke()
 
-    def close(self, *, goodbye: bool | None = None) -> threading.Thread:
+    def close(self, *, goodbye: bool | None = None) -> threading.Thread | None:
         """Close the session, in the background; no claim joins it any more.
 
         Args:
@@ -215,11 +215,11 @@ class Session:
                 its timeout is over. None: say goodbye only if no claim of the session is left or under way.
         """
         with self.mutex:  # in one step with the look at its claims: otherwise a claim could join in between
-            self.ended, self.closed = self.ended or "closed", True
             if goodbye is None:
                 goodbye = not self.maintenance.needed_until and all(
                     entry.ended for entry in self.entries.values()
                 )
+            self.closed, self.ended = True, self.ended or "closed"  # the keeper looks at the second one first
         self.poke()
         return self.connection.close(goodbye=goodbye)
 
@@ -237,7 +237,7 @@ class Session:
 
     def _run(self) -> None:
         self.connection.start()
-        while not self.ended:
+        while not (self.ended or self.store.closed):
             try:
                 wait = self._turn()
             except Exception:  # other claims depend on the keeper
@@ -245,7 +245,9 @@ class Session:
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
         self.maintenance.stop()
-        if not self.closed:
+        if self.closed or self.store.closed:
+            self.close()  # again: a call may have been interrupted
+        else:
             self._leave()
 
     def _leave(self) -> None:
@@ -262,7 +264,7 @@ class Session:
             self._end_on_the_servers(self.connection.identity)
 
     def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
-        while not self.closed and (wait := self._believed_until() - self.clock.now()) > 0:
+        while not self.store.closed and (wait := self._believed_until() - self.clock.now()) > 0:
             self._bell.wait(wait)
         connection = Connection(
             self.store.address,
@@ -273,9 +275,9 @@ class Session:
             identity=identity,
         )
         try:
-            if not self.closed:
+            if not self.store.closed:
                 connection.start()
-            while not (self.closed or self.lost or connection.over):
+            while not (self.store.closed or self.lost or connection.over):
                 if not connection.up:
                     self._bell.wait(1.0)
                     continue
@@ -284,7 +286,7 @@ class Session:
                     self.lost = True
         finally:
             connection.close(goodbye=False)
-        if not (self.closed or self.lost):
+        if not (self.store.closed or self.lost):
             _log.warning(
                 "a session with %s could not be ended, and lasts until its timeout: %s",
                 connection.where,

@@ -16,6 +16,7 @@ from lockkit.store.budgets import left
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
 from lockkit.store.spi import OpenOptions, Refused, Terms, Why
+from lockkit.store.starting import join
 from lockkit.store.tombstones import Tombstones
 from lockkit.store.ttls import fitted, refused
 from lockkit.values.names import claim_id
@@ -47,6 +48,7 @@ class ZooKeeperStore:
     """One open store. Thread-safe; of no use in a forked child.
 
     Attributes:
+        closed: True once it is closed.
         capabilities: The capabilities here: as declared for the URL, narrowed by what was seen granted.
         suspect: Called with the token of a held claim that has ended without its holder's doing.
         known: Derives from the terms of a lock what all its claims have in common.
@@ -74,7 +76,7 @@ class ZooKeeperStore:
         self._opening = threading.RLock()
         self._sessions: tuple[Session, ...] = ()
         self._gone = Tombstones()
-        self._closed = False
+        self.closed = False
 
     # -- claims
 
@@ -198,7 +200,7 @@ class ZooKeeperStore:
 
     def _session(self, timeout: float, end: float, near: float = 0.0, lasting: float = 0.0) -> Session:
         with self._opening:  # nothing in here waits
-            if self._closed:
+            if self.closed:
                 raise not_connected(self.address.shown, "this store is closed")
             session = next(
                 (each for each in self._sessions if not each.ended and each.asked == timeout), None
@@ -253,7 +255,7 @@ class ZooKeeperStore:
         try:
             session.start()
             self._keep(session)
-            if self._closed:  # closed meanwhile, perhaps before this session was known
+            if self.closed:  # closed meanwhile, perhaps before this session was known
                 raise not_connected(self.address.shown, "this store is closed")
         except BaseException:
             session.close(goodbye=True)
@@ -280,16 +282,15 @@ class ZooKeeperStore:
 
     def close(self) -> None:
         """Close the store. A session without claims is ended; the others last until their timeout."""
-        self._closed = True
+        self.closed = True
         if not self._origin.is_here():
             return
+        ends = [session.close() for session in self._sessions]
         with self._mutex:
-            sessions, self._sessions = self._sessions, ()
-        ends = [session.close() for session in sessions]
+            self._sessions = ()
         end = time.monotonic() + 0.5
         for thread in ends:
-            if thread.is_alive():
-                thread.join(left(end))
+            join(thread, left(end))
 
     # -- what is remembered of others
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import inspect
 import logging
+import math
+import re
 import threading
 
 import pytest
@@ -23,7 +25,7 @@ from lockkit.lib.clock import SYSTEM
 from lockkit_zookeeper import private
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.answers import Answer
-from lockkit_zookeeper.private import Client, KazooConnection
+from lockkit_zookeeper.private import Client, KazooConnection, Wish
 
 OVERRIDDEN = {
     "_read_response": ["self", "header", "buffer", "offset"],
@@ -50,14 +52,15 @@ class Owner:
 
 @pytest.fixture
 def client():
-    client = Client(hosts="127.0.0.1:1", handler=SequentialThreadingHandler())
-    owner = Owner()
-    client.connect_by(
-        lambda retry: KazooConnection(
-            client, retry, logging.getLogger(), None, SYSTEM, owner, parse("zookeeper://127.0.0.1:1")
-        )
+    owner, address = Owner(), parse("zookeeper://127.0.0.1:1")
+    return Client(
+        Wish(math.inf),
+        lambda client, retry: KazooConnection(
+            client, retry, logging.getLogger(), None, SYSTEM, owner, address
+        ),
+        hosts="127.0.0.1:1",
+        handler=SequentialThreadingHandler(),
     )
-    return client
 
 
 def test_no_name_of_ours_is_one_of_kazoo():
@@ -86,7 +89,7 @@ def test_a_connection_of_kazoo_is_made_as_ours_makes_it():
 def test_a_connection_has_its_sockets_its_count_and_its_thread(client):
     connection = client._connection
     assert connection.sockets() == (None, None, None)
-    assert connection._connection_routine is None
+    assert connection._write_sock is connection._read_sock is None
     assert connection.client is client
     assert connection.handler is client.handler
 
@@ -95,14 +98,33 @@ def test_a_client_has_its_state_and_its_queues(client):
     assert isinstance(client._queue, collections.deque)
     assert isinstance(client._pending, collections.deque)
     assert isinstance(client._conn_retry, KazooRetry)
-    assert isinstance(client._stopped, type(client.handler.event_object()))
+    assert client._stopped is client.wish
     assert client._session_timeout == 10_000
     assert client._data_watchers.get("/none") is None
     assert client._state == private.KeeperState.CLOSED
     assert client.identity == (None, b"\0" * 16)
-    assert callable(client._safe_close)
-    assert callable(client.stop)
-    assert list(inspect.signature(KazooClient.start_async).parameters) == ["self"]
+
+
+def test_kazoos_client_starts_its_handler_its_pair_and_its_loop_as_ours_does_in_one_thread():
+    started = inspect.getsource(KazooClient.start_async), inspect.getsource(theirs.ConnectionHandler.start)
+    assert "self.handler.start()" in started[0]
+    assert "self._connection.start()" in started[0]
+    assert "rw_sockets = self.handler.create_socket_pair()" in started[1]
+    assert "self._read_sock, self._write_sock = rw_sockets" in started[1]
+    assert "self._connection_routine = self.handler.spawn(self.zk_loop)" in started[1]
+
+
+def test_kazoos_connection_only_asks_whether_it_is_to_stop():
+    assert set(re.findall(r"client\._stopped\.(\w+)", inspect.getsource(theirs))) == {"is_set"}
+    assert "interrupt = lambda: self._stopped.is_set()" in inspect.getsource(KazooClient)
+
+
+def test_the_pair_of_a_connection_is_closed_once_it_has_stopped(client):
+    connection = client._connection
+    connection._read_sock, connection._write_sock = pair = client.handler.create_socket_pair()
+    client.close()
+    assert [sock.fileno() for sock in pair] == [-1, -1]
+    assert connection.sockets() == (None, None, None)
 
 
 def test_a_request_goes_into_the_queue_as_kazoo_takes_it_out(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import socket
@@ -363,37 +364,143 @@ def test_threads_and_sockets_are_gone_after_closing(server):
         until(lambda: int(server.mntr()["num_alive_connections"]) <= 2, "its connections are closed")
 
 
+def only_threads(monkeypatch, number):
+    """Let this many more threads start, as a limit of the system does."""
+    start, left = _thread.start_new_thread, iter(range(number))
+
+    def starts(*args):
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        return start(*args)
+
+    monkeypatch.setattr(_thread, "start_new_thread", starts)
+    monkeypatch.setattr(threading, "_start_new_thread", starts)
+
+
 @pytest.mark.parametrize("goodbye", [True, False])
 def test_a_connection_is_closed_although_no_thread_can_be_started(server, monkeypatch, goodbye):
-    start = threading.Thread.start
+    before = descriptors()
     connection = Connection(parse(url(server)), TTL, SYSTEM)
     connection.start()
     connection.wait(BUDGET)
 
-    def fails(thread):
-        if thread.name == "lockkit-zookeeper-close":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", fails)
+    only_threads(monkeypatch, 0)
     connection.close(goodbye=goodbye)
+
     until(lambda: not lockkits(), "its threads end")
+    assert descriptors() <= before
     with server.session():
         until(lambda: int(server.mntr()["num_alive_connections"]) <= 2, "its connection is closed")
 
 
-def test_a_connection_that_gets_one_of_two_threads_leaves_none(server, monkeypatch):
-    start, started = threading.Thread.start, []
-
-    def fails(thread):
-        if started:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", fails)
+@pytest.mark.parametrize("number", range(4))
+def test_a_connection_that_gets_too_few_threads_leaves_none(server, monkeypatch, number):
+    before = descriptors()
+    only_threads(monkeypatch, number)
     connection = Connection(parse(url(server)), TTL, SYSTEM)
+
     connection.start()
-    assert connection.over
-    assert "new thread" in connection.trouble
-    until(lambda: not started[0].is_alive(), "the first ends")
+
+    with pytest.raises(Refused, match="new thread"):
+        connection.wait(BUDGET)
+    until(lambda: not lockkits(), "its threads end")
+    until(lambda: descriptors() <= before, "its sockets are closed")
+
+
+# -- closed while it connects
+
+
+@contextlib.contextmanager
+def connecting(monkeypatch):
+    """Hold back what connects, with a socket that is connected and that nobody else knows of yet."""
+    there, go_on = threading.Event(), threading.Event()
+    connected = Handler._connected
+
+    def late(*args):
+        sock = connected(*args)
+        there.set()
+        go_on.wait(BUDGET)
+        return sock
+
+    monkeypatch.setattr(Handler, "_connected", late)
+    yield there
+    go_on.set()
+
+
+def has_session(server, connection):
+    return f"{connection.session:#x}" in server.word("dump")
+
+
+def others(server):
+    """The server's connections, without the one that asks."""
+    return int(server.mntr()["num_alive_connections"]) - 1
+
+
+def opened(server, where=None):
+    connection = Connection(parse(where or url(server)), LONG, SYSTEM)
+    connection.start()
+    connection.wait(BUDGET)
+    return connection
+
+
+@pytest.mark.parametrize("goodbyes", [[True], [False], [False, True], [True, False]])
+def test_a_connection_that_is_closed_while_it_comes_back_ends(server, monkeypatch, goodbyes):
+    connection = opened(server)
+    with connecting(monkeypatch) as there:
+        connection.bounce()
+        assert there.wait(BUDGET)
+        for goodbye in goodbyes:
+            connection.close(goodbye=goodbye)
+
+    until(lambda: not lockkits(), "its threads end")
+    until(lambda: others(server) == 0, "its connection is closed")
+    assert connection.turn == 1
+    assert has_session(server, connection) is not any(goodbyes)
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_a_connection_that_is_closed_while_it_connects_makes_no_session(server, monkeypatch, goodbye):
+    connection = Connection(parse(url(server)), LONG, SYSTEM)
+    with connecting(monkeypatch) as there:
+        connection.start()
+        assert there.wait(BUDGET)
+        connection.close(goodbye=goodbye)
+
+    until(lambda: not lockkits(), "its threads end")
+    until(lambda: others(server) == 0, "its connection is closed")
+    assert int(server.mntr()["global_sessions"]) == 0
+
+
+def test_a_goodbye_waits_for_the_answer_to_the_request_to_connect(server):
+    with Proxy((server.host, server.port)) as proxy:
+        connection = opened(server, f"zookeeper://{proxy.address}/app?tick={TICK}&max_ttl=60")
+        until(lambda: others(server) == 1, "it is connected")
+        proxy.hold(to_server=False)
+        proxy.drop()
+        until(lambda: others(server) == 1 and proxy.opened == 2, "it connects again")
+        connection.close(goodbye=True)
+        proxy.heal()
+
+        until(lambda: not lockkits(), "its threads end")
+    assert not has_session(server, connection)
+
+
+def test_a_store_that_is_closed_while_its_session_comes_back_lets_go_of_its_claim(server, monkeypatch):
+    store, other = (open_store(url(server), OpenOptions()) for _ in range(2))
+    take(store, "a", ttl=TTL)
+    with connecting(monkeypatch) as there:
+        store.sessions()[0].connection.bounce()
+        assert there.wait(BUDGET)
+        store.close()
+
+    until(lambda: not other.inspect("a", BUDGET).claims, "the session ends")
+    other.close()
+
+
+def test_a_connection_whose_time_is_up_says_goodbye_by_itself(server):
+    connection = Connection(parse(url(server)), TTL, SYSTEM, until=time.monotonic() + 1.0)
+    connection.start()
+    connection.wait(BUDGET)
+    assert has_session(server, connection)
+    until(lambda: not lockkits(), "its threads end")
+    assert not has_session(server, connection)
