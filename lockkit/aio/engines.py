@@ -14,6 +14,7 @@ from lockkit.drivers.loopjobs import call_soon, finished, result_of
 from lockkit.drivers.threadpool import ThreadPool
 from lockkit.lib.forks import IMPORTS
 from lockkit.lib.origin import Origin, this_origin
+from lockkit.lib.prompt_future import pause
 from lockkit.shared.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
 
@@ -109,8 +110,8 @@ class Engines:
                     late = f"{self.opening.url} did not open within {left:.3g} s"
                     return await result_of(job, loop, left + _GRACE, late, shared=True)
                 except (Refused, Unknown) as trouble:
-                    pause = tries.failed(trouble)
-                await asyncio.sleep(pause)
+                    seconds = tries.failed(trouble)
+                await pause(loop, seconds)
 
     async def call(self, work: Callable[[], T]) -> T:
         """Make a blocking call of the synchronous client: on a thread, unless the store answers at once."""

@@ -11,9 +11,10 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lockkit.drivers.loopjobs import call_soon, wake
+from lockkit.drivers.loopjobs import call_soon
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.lib.leaving import Exit, Statement
+from lockkit.lib.prompt_future import PromptFuture
 from lockkit.protocol.hold import Hold
 from lockkit.shared.copies import LeaseCopy
 from lockkit.shared.lease import AnyLease, inert, kept
@@ -70,8 +71,8 @@ class Loss:
 
     async def wait(self) -> None:
         """Wait for the loss. After the lease was released, this waits for ever."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.call(over, partial(next, wake(over), None))
+        over: PromptFuture[None] = PromptFuture(asyncio.get_running_loop())
+        self.call(over, partial(over.deliver, None))
         try:
             await over
         finally:

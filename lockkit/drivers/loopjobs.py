@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
-from itertools import filterfalse
+from collections.abc import Callable
 from typing import TypeVar
 
 from lockkit.drivers.jobs import Job
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.prompt_future import PromptFuture
 from lockkit.store.spi import Refused
 
-__all__ = ["call_soon", "finished", "result_of", "wake"]
+__all__ = ["call_soon", "finished", "result_of"]
 
 T = TypeVar("T")
 _LOOK = 1.0
@@ -48,7 +48,7 @@ async def result_of(
     Raises:
         Refused: The job did not start in time; a shared one did not end in time.
     """
-    future: asyncio.Future[T] = loop.create_future()
+    future: PromptFuture[T] = PromptFuture(loop)
     timer: asyncio.TimerHandle
     until = math.inf if patience is None else loop.time() + patience
 
@@ -60,7 +60,7 @@ async def result_of(
         if job.done():
             _copy(job, future)
         elif left <= 0 and not future.done() and (shared or job.cancel()):
-            future.set_exception(Refused(BackendUnavailable(late)))
+            future.fail(Refused(BackendUnavailable(late)))
 
     timer = loop.call_later(_LOOK if patience is None else min(patience, _LOOK), look)
     job.add_done_callback(lambda _: call_soon(loop, _copy, job, future))
@@ -87,19 +87,11 @@ async def finished(job: Job[T], loop: asyncio.AbstractEventLoop, cuts: list[asyn
                 return job.result()
 
 
-def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
-    if future.done() or job.cancelled():
+def _copy(job: Job[T], future: PromptFuture[T]) -> None:
+    if job.cancelled():
         return
     error = job.exception()
     if error is None:
-        future.set_result(job.result())
+        future.deliver(job.result())
     else:
-        future.set_exception(error)
-
-
-def wake(future: asyncio.Future[None]) -> Iterator[None]:
-    """An iterator whose first ``next(..., None)`` ends a future, unless it has ended.
-
-    Written without Python code: a signal handler that raised in the timer's one call would strand the waiter.
-    """
-    return map(asyncio.Future.set_result, filterfalse(asyncio.Future.done, (future,)), (None,))
+        future.fail(error)

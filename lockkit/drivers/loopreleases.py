@@ -21,9 +21,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockkit.drivers.jobs import Job
-from lockkit.drivers.loopjobs import call_soon, result_of, wake
+from lockkit.drivers.loopjobs import call_soon, result_of
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
+from lockkit.lib.prompt_future import PromptFuture, pause
 from lockkit.protocol.effects import MAY_BLOCK, REQUESTS, AwaitHook, Effect, Pause, RecordFailure
 from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import PATIENCE, releasing
@@ -81,7 +82,7 @@ class LoopRelease:
         self._reason: Reason = reason
         self.loop = engine.loop
         self._me = -_numbers()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[PromptFuture[None]] = set()
         self._interrupts: list[BaseException] = []
         beats = driver.beats
         beats.releasing[hold] = None
@@ -96,16 +97,14 @@ class LoopRelease:
             if not (self._performing or self._goes_on):
                 await self._go_on(cuts)
                 continue
-            over: asyncio.Future[None] = self.loop.create_future()
+            over: PromptFuture[None] = PromptFuture(self.loop)
             self._waiting.add(over)
             # A signal handler that raises may end the task that performs the release before it wakes anybody.
-            look = self.loop.call_later(_LOOK, next, wake(over), None)
             try:
-                await over
+                await over.within(_LOOK)
             except asyncio.CancelledError as cut:
                 cuts.append(cut)
             finally:
-                look.cancel()
                 self._waiting.discard(over)
             if self._task is not None and self._task.done():
                 self._ended(self._task)  # again, if a signal handler raised in the first call
@@ -155,7 +154,7 @@ class LoopRelease:
                         on_loop = engine.on_loop(effect) if isinstance(effect, REQUESTS) else None
                         self._result = await (on_loop or self._perform(effect))
                     elif hold.report is None:  # another thread or task performs it
-                        await asyncio.sleep(_TICK)
+                        await pause(self.loop, _TICK)
                 except GeneratorExit:  # the loop is no more
                     raise
                 except asyncio.CancelledError as cut:
@@ -190,8 +189,7 @@ class LoopRelease:
             driver.heartbeat.look()
         if self._waiting and not self.loop.is_closed():
             for each in self._waiting:
-                if not each.done():
-                    each.set_result(None)
+                self.loop.call_soon(each.deliver, None)
 
     # -- steps
 
@@ -265,7 +263,7 @@ class LoopRelease:
         """Perform an effect that may block, or resume a cancelled one: a thread makes a call once."""
         engine, driver = self._engine, self._driver
         if isinstance(effect, Pause):
-            await asyncio.sleep(max(effect.until - driver.clock.now(), 0.0))
+            await pause(self.loop, max(effect.until - driver.clock.now(), 0.0))
             return None
         if isinstance(effect, AwaitHook):
             assert self._runs is not None
@@ -294,13 +292,12 @@ class LoopRelease:
     async def _await_hook(self, effect: AwaitHook, runs: CleanupRuns) -> object:
         driver, plugin = self._driver, effect.plugin
         if effect.wait:
-            ended = self.loop.create_future()
-            runs.when_over(plugin, lambda: call_soon(self.loop, next, wake(ended), None))
+            ended: PromptFuture[None] = PromptFuture(self.loop)
+            runs.when_over(plugin, lambda: call_soon(self.loop, ended.deliver, None))
             key = object()
             driver.releases.cleaning.enter(key)
             try:
-                while not ended.done() and (left := runs.left(plugin)) > 0:
-                    await asyncio.wait([ended], timeout=left)
+                await ended.within(max(runs.left(plugin), 0.0))
             finally:
                 driver.releases.cleaning.leave(key)
         return runs.report(plugin, wait=effect.wait)

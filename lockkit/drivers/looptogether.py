@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
-from lockkit.drivers.loopjobs import wake
 from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
+from lockkit.lib.prompt_future import PromptFuture
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import CHOICES, REQUESTS, Choose, Effect, Judge, WaitForAny
 from lockkit.protocol.together import Together
@@ -28,7 +27,7 @@ class LoopTogether(WaitsTogether):
         super().__init__(engine.driver, together, on_wait)
         self._engine = engine
         self._rung = False
-        self._waked: asyncio.Future[None] | None = None
+        self._waked: PromptFuture[None] | None = None
 
     def perform_blocking(self, effect: Effect) -> Awaitable[object]:
         """Perform an effect that may block."""
@@ -71,13 +70,10 @@ class LoopTogether(WaitsTogether):
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until a ring, at most this long."""
-        loop = self._engine.loop
-        waked = self._waked = loop.create_future()
-        timer = loop.call_later(seconds, next, wake(waked), None)
+        waked = self._waked = PromptFuture(self._engine.loop)
         try:
-            await waked
+            await waked.within(seconds)
         finally:
-            timer.cancel()
             self._waked = None
 
     def ring(self) -> None:
@@ -91,9 +87,8 @@ class LoopTogether(WaitsTogether):
             pass
 
     def _wake(self) -> None:
-        waked = self._waked
-        if waked is not None and not waked.done():
-            waked.set_result(None)
+        if self._waked is not None:
+            self._waked.deliver(None)
 
     def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
         engine = self._engine

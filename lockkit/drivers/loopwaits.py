@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from lockkit.drivers.jobs import Job
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
-from lockkit.drivers.loopjobs import wake
 from lockkit.drivers.threadpool import ThreadPool
 from lockkit.drivers.ticker import no_thread
 from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
+from lockkit.lib.prompt_future import PromptFuture, pause
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.log import Log
@@ -50,7 +50,7 @@ class LoopWaits(Waits):
         self._context = context
         self._pool = pool
         self._rung = False
-        self._waked: asyncio.Future[None] | None = None
+        self._waked: PromptFuture[None] | None = None
         self._watching: WaitForWake | None = None
 
     async def wait(self, effect: WaitForWake) -> None:
@@ -62,12 +62,13 @@ class LoopWaits(Waits):
             if left <= 0:
                 break
             # Not in a separate coroutine, which would cost each waiter memory.
-            waked = self._waked = self._loop.create_future()
-            timer = self._loop.call_later(left, next, wake(waked), None, context=self._context)
+            waked = self._waked = PromptFuture(self._loop)
+            timers = waked.after(left, self._context)
             try:
                 await waked
             finally:
-                timer.cancel()
+                for each in timers:
+                    each.cancel()
                 self._waked = None
         self._rung = False  # forget earlier rings, because the store is asked next anyway
         self._go_on(effect.claim.terms.name)
@@ -76,7 +77,7 @@ class LoopWaits(Waits):
         """Wait before the next request, after a failure."""
         left = until - self._driver.clock.now()
         if left > 0:
-            await asyncio.sleep(left)
+            await pause(self._loop, left)
         self._go_on()
 
     def _new_bell(self) -> Callable[[], None]:
@@ -93,9 +94,8 @@ class LoopWaits(Waits):
             pass
 
     def _wake(self) -> None:
-        waked = self._waked
-        if waked is not None and not waked.done():
-            waked.set_result(None)
+        if self._waked is not None:
+            self._waked.deliver(None)
 
     def _listen(self, effect: WaitForWake) -> None:
         backend = self._driver.backend

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Any, Never, TypeVar
+from contextvars import Context
+from functools import partial
+from typing import Any, Never, TypeVar, cast
 
-__all__ = ["Deliveries", "PromptFuture"]
+__all__ = ["Deliveries", "PromptFuture", "pause"]
 
 T = TypeVar("T")
 _AT_A_TIME = 0.001
@@ -15,15 +17,18 @@ _AT_A_TIME = 0.001
 _GAP = 0.00005
 """Seconds between two deliveries after which the loop has certainly started another turn, or has waited."""
 _LOOK = 1.0
-"""Seconds between two looks at whether the loop continues the deliveries."""
+"""Seconds between two looks at whether a task goes on: a signal handler may raise in the first."""
 
 
 class PromptFuture(asyncio.Future[T]):
     """A future that :meth:`deliver` ends at once: its task continues before the call returns.
 
     A plain future schedules its task for the next turn, which costs the loop a system call and a callback per
-    result. Any other end of this future (an error, a cancellation, ``set_result``) does so too, as it may
-    come from another task; so does a delivery if other callbacks wait, or a task of the loop is running.
+    result. It also forgets the task before that is scheduled: a signal handler that raises in between strands
+    the task, even for a cancellation. A delivery does not, wherever a handler raises.
+
+    A delivery from a task of the loop schedules the other task for the next turn. Any other end of this
+    future (a cancellation, ``set_result``) is that of a plain one; so is a delivery unless one task waits.
 
     No method that a task calls as it starts to wait, or that a cancellation calls, is overridden here:
     asyncio's are written in C, so no signal handler raises in the middle. Otherwise nothing might call the
@@ -38,7 +43,7 @@ class PromptFuture(asyncio.Future[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
 
-    def deliver(self, result: T, error: Exception | None = None) -> None:
+    def deliver(self, result: T, error: BaseException | None = None) -> None:
         """End the future with a result or an error; first its task runs to its next wait or end.
 
         Nothing happens if the future has ended: its task was cancelled, perhaps in this very turn. Make this
@@ -48,25 +53,53 @@ class PromptFuture(asyncio.Future[T]):
             return
         callbacks = list(self._callbacks or ())  # None if there are none
         task = getattr(callbacks[0][0], "__self__", None) if len(callbacks) == 1 else None
-        if not isinstance(task, asyncio.Task) or asyncio.current_task(self._loop) is not None:
+        if not isinstance(task, asyncio.Task):
             self._end(result, error)
             return
         step, context = callbacks[0]
-        left = [step]
+        # The first of its calls starts the step, the others do nothing; no signal handler comes between.
+        resume = partial(next, map(context.run, (step,), (self,)))
+        runs = asyncio.current_task(self._loop) is not None
         try:
             self.remove_done_callback(step)
             self._end(result, error)
-            # One call takes the step from the list and starts it, so that no signal handler comes between.
-            next(map(context.run, iter(left.pop, None), (self,)))
+            if runs:
+                self._loop.call_soon(resume, self)
+            else:
+                resume(self)
         except BaseException as struck:
-            if left:  # a signal handler was faster: the step starts in another turn
-                self.add_done_callback(step, context=context)
-                if not self.done():
-                    self._end(result, error)
+            self.add_done_callback(resume)
+            if not self.done():
+                self._end(result, error)
+            if runs:
+                raise
             # uvloop would close the connection for a SystemExit or KeyboardInterrupt: raise it from the loop
             self._loop.call_soon(_raise, struck)
 
-    def _end(self, result: T, error: Exception | None) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Deliver an error."""
+        self.deliver(cast("T", None), error)
+
+    async def within(self: PromptFuture[None], seconds: float) -> None:
+        """Wait for the end of this future, at most this long."""
+        timers = self.after(seconds)
+        try:
+            await self
+        finally:
+            for each in timers:
+                each.cancel()
+
+    def after(
+        self: PromptFuture[None], seconds: float, context: Context | None = None
+    ) -> tuple[asyncio.TimerHandle, asyncio.TimerHandle]:
+        """Deliver None after some seconds; return the timers, to be cancelled when the wait is over."""
+        deliver, later = self.deliver, self._loop.call_later
+        return (
+            later(seconds, deliver, None, context=context),
+            later(seconds + _LOOK, deliver, None, context=context),
+        )
+
+    def _end(self, result: T, error: BaseException | None) -> None:
         if error is None:
             self.set_result(result)
         else:
@@ -136,6 +169,12 @@ class Deliveries:
                 self._go_on()
         elif self._going_on:
             self._going_on = False
+
+
+async def pause(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """Wait, as :func:`asyncio.sleep`, which a signal handler that raises can strand."""
+    future: PromptFuture[None] = PromptFuture(loop)
+    await future.within(seconds)
 
 
 def _raise(error: BaseException) -> Never:

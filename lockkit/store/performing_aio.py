@@ -12,7 +12,7 @@ from typing import TypeVar
 from lockkit.errors import ConfigError
 from lockkit.lib.bell import Bell
 from lockkit.lib.origin import this_origin
-from lockkit.lib.prompt_future import Deliveries
+from lockkit.lib.prompt_future import Deliveries, PromptFuture, pause
 from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, connect
 from lockkit.store.connections_aio import LoopConnection
@@ -200,7 +200,7 @@ class OnLoop:
                     if not pool.size:
                         del self._pools[route]
             case Pause(seconds):
-                await asyncio.sleep(seconds)
+                await pause(self._loop, seconds)
             case Await(bell, seconds):
                 return await self._rung(bell, seconds)
             case Start(make, name):
@@ -215,18 +215,16 @@ class OnLoop:
 
     async def _rung(self, bell: Bell, seconds: float) -> bool:
         """Wait until a bell rings, which may happen on any thread."""
-        rung = asyncio.Event()
+        rung: PromptFuture[None] = PromptFuture(self._loop)
 
         def alarm() -> None:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(rung.set)
+                self._loop.call_soon_threadsafe(rung.deliver, None)
 
         bell.alarm = alarm
         if bell.rung():
             return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await rung.wait()
+        await rung.within(max(seconds, 0.0))
         return bell.rung()
 
     def _start(self, make: Callable[[], Exchange[None]], name: str) -> asyncio.Task[None]:

@@ -186,6 +186,6 @@ class LoopPool:
         while self._waiting and not self._loop.is_closed():
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(connection)
+                turn.deliver(connection)
                 return True
         return False

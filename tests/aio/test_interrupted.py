@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import random
+import sys
 import time
 import warnings
 from collections import Counter
@@ -212,15 +214,19 @@ def without_warnings():
         yield
 
 
-def sweep(store, form, kind, folder, then, most):
-    seed = random.randrange(1 << 30)
-    chance = random.Random(seed)
+def url_of(store, folder):
     urls = {
         "memory": lambda: f"memory://{os.urandom(8).hex()}",
         "sqlite": lambda: f"sqlite:{folder}/locks.db",
         "redis": lambda: RedisHarness(folder).url,
     }
-    url = urls[store]()
+    return urls[store]()
+
+
+def sweep(store, form, kind, folder, then, most):
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    url = url_of(store, folder)
     cleaner = Cleaner()
     late = []
     struck = 0
@@ -345,6 +351,55 @@ def test_an_acquire_ends_although_a_signal_handler_raises_just_as_its_time_is_up
             bomb = Bomb(at, error=TimeLimit)
             error = Work(lambda bomb=bomb: asyncio.run(main(client, bomb))).error(PATIENCE)
             assert error is None, f"{error!r} after {bomb.where}"
+
+
+@contextlib.contextmanager
+def scheduling_cut_short(at, scheduled):
+    """Raise where lockkit has asyncio schedule its at-th callback, which is then scheduled or lost.
+
+    Not where a task lets others run (``asyncio.sleep(0)``): what asyncio loses there, nobody can take up.
+    """
+    loop, calls = asyncio.get_running_loop(), itertools.count(1)
+    call_soon, where = loop.call_soon, []
+
+    def struck(*args, **options):
+        yields = type(args[0]).__name__ == "TaskStepMethWrapper"
+        if yields or "/lockkit/" not in sys._getframe(1).f_code.co_filename or next(calls) != at:
+            return call_soon(*args, **options)
+        where.append(at)
+        if scheduled:
+            call_soon(*args, **options)
+        raise TimeLimit
+
+    loop.call_soon = struck
+    try:
+        yield where
+    finally:
+        loop.call_soon = call_soon
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
+@pytest.mark.parametrize("form", [lock_after_a_wait, any_after_a_wait, all_in_with])
+def test_a_call_ends_although_a_signal_handler_raises_as_asyncio_schedules_it(
+    form, store, scheduled, tmp_path
+):
+    async def main(client, at):
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        with scheduling_cut_short(at, scheduled) as where, contextlib.suppress(TimeLimit, BackendError):
+            await form(client, [])
+        return where
+
+    with lockkit.connect(url_of(store, tmp_path)) as sync:
+        client, at, struck = AsyncClient(sync), 0, True
+        while struck:
+            at += 1
+            work = Work(lambda at=at: asyncio.run(main(client, at)))
+            with without_warnings():
+                struck = work.result(PATIENCE)
+                gc.collect()
+        for name in sync.names():
+            until(lambda name=name: not sync.inspect(name).claims, "it stays")
 
 
 @pytest.mark.parametrize("turns", [0, 5])
