@@ -199,10 +199,12 @@ def imports() -> str:
 
 
 CAPTIONS = {
+    "integrations": "Celery and Django",
+    "gpu": "GPUs: a plugin, with commands and views of its own",
     "cli": "the command line",
     "server": "over HTTP",
     "views": "documents that commands and the server write",
-    "testing": "GPUs, a store for all users, the conformance kit",
+    "testing": "a store for all users, the conformance kit",
     "aio": "the asyncio face",
     "sync": "the synchronous face",
     "shared": "what both faces share; the open store",
@@ -214,7 +216,7 @@ CAPTIONS = {
     "notes": "records, requests, names of pools and members",
     "store": "what a store stands on",
     "values": "durations, sizes, names, secrets, identity",
-    "hooks": "the mark of a plugin's hooks",
+    "hooks": "the mark of a plugin's hooks, and the way to GPUs",
     "errors": "what can go wrong",
     "carried": "facts as JSON documents",
     "facts": "what happened, as plain tuples",

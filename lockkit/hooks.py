@@ -8,12 +8,13 @@ def lockkit_cleanup(context): ...
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HOOKS", "PROJECT", "hookimpl"]
+__all__ = ["GPUS", "HOOKS", "PROJECT", "hookimpl", "of_gpus"]
 
 PROJECT = "lockkit"
 HOOKS = (
@@ -30,6 +31,8 @@ HOOKS = (
     "lockkit_stats",
 )
 """The names of all hooks, which :mod:`lockkit.plugins.specs` defines."""
+GPUS = "lockkit.gpu.plugin"
+"""lockkit's own plugin for GPUs. Core and command line know it by this name, and import nothing of it."""
 _MARK = f"{PROJECT}_impl"
 
 F = TypeVar("F", bound="Callable[..., object]")
@@ -90,3 +93,12 @@ def hookimpl(
         return function
 
     return mark if function is None else mark(function)
+
+
+def of_gpus(name: str) -> Any:
+    """A function that the plugin for GPUs offers to core and command line. The caller knows its type.
+
+    Args:
+        name: A key of ``lockkit.gpu.plugin.OFFERED``, which says where the function is found.
+    """
+    return getattr(import_module(GPUS), name)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from importlib import import_module
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lockkit.alerts.happenings import Look, Subject
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import ClaimInfo
+from lockkit.hooks import of_gpus
 from lockkit.notes.last_holds import last_hold
 from lockkit.store.judging import NOBODY
 from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.config.config import Config
-    from lockkit.gpu.noticing import CardNews
     from lockkit.sync.client import Client
 
 __all__ = ["MOST", "look_at", "shown"]
@@ -108,13 +107,9 @@ def shown(claim: ClaimInfo, at: float, config: Config) -> Iterator[tuple[str, Su
     age = at - claim.since
     if age >= config.age_hard:
         yield "old", Subject(labels, f"{_for(age, claim.since)} by {claim.owner}")
-    # By name, because the modules that know of cards stand on a higher floor.
-    news_in: Callable[[object], CardNews | None] = import_module("lockkit.gpu.noticing").news_in
-    news = news_in(claim.note)
-    if news is not None and news.idle_since is not None and config.gpu_idle_after is not None:
-        idle = at - news.idle_since
-        if idle >= config.gpu_idle_after:
-            yield "idle", Subject(labels, f"for {_for(idle, news.idle_since)}, by {claim.owner}")
+    since: float | None = of_gpus("use_of")(claim).idle_since
+    if since is not None and config.gpu_idle_after is not None and at - since >= config.gpu_idle_after:
+        yield "idle", Subject(labels, f"for {_for(at - since, since)}, by {claim.owner}")
 
 
 def _for(seconds: float, since: float) -> str:

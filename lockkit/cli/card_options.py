@@ -12,6 +12,7 @@ from lockkit.cli.base import option
 from lockkit.cli.parameters import Duration, File, Number, Size
 from lockkit.cli.suggesting import WORDS
 from lockkit.config.settings import SETTINGS
+from lockkit.hooks import of_gpus
 from lockkit.notes.members import MOST
 
 __all__ = ["NUMBER", "OF_CARDS", "SIMULATE", "card_options", "needs_gpu", "of_cards"]
@@ -165,11 +166,10 @@ def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
 def of_cards(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are about GPUs, and the pool of this host's."""
     from lockkit.cli.run_request import CardOptions
-    from lockkit.gpu.host_pools import host_pool, simulated
     from lockkit.values.identity import this_process
 
     given = {name: options[name] for name in OF_CARDS} | {"settle": options["settle"] or 0.0}
     given["affinity"] = options["affinity"] is not False
     host = this_process().host
-    pool = host_pool(simulated(host) if options["simulate"] else host)
+    pool = of_gpus("host_pool")(of_gpus("simulated")(host) if options["simulate"] else host)
     return {"gpu": CardOptions(options["gpu"], **given), "pool": pool}

@@ -7,7 +7,6 @@ nothing to stderr, and ends within a second even if the store is dead: then it o
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from lockkit.errors import LockkitError
+from lockkit.hooks import of_gpus
 from lockkit.lib.clock import SYSTEM
 from lockkit.notes.members import POOLS
 from lockkit.values.identity import process_start
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from lockkit.config.config import Config
-    from lockkit.gpu.devices import Device
     from lockkit.sync.client import Client
 
 __all__ = [
@@ -32,12 +31,13 @@ __all__ = [
     "Completer",
     "alerts",
     "begin",
-    "cards",
     "claims",
+    "client_of",
+    "completer",
+    "config_of",
     "failures",
     "holds",
     "lockable",
-    "marked_cards",
     "models",
     "names",
     "namespaces",
@@ -58,9 +58,6 @@ _REQUEST = 0.5
 _LISTING = 0.3
 """Seconds for the namespaces, with the connection. Redis has to look at all keys of the server."""
 
-_MODEL = re.compile(r"(?!HBM)[A-Z]+-?\d\w*")
-"""Words that identify a model: H100, A100-SXM4, RTX4090."""
-
 Completer: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
 
@@ -74,7 +71,7 @@ def begin() -> None:
     timer.start()
 
 
-def _completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) -> Completer:
+def completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) -> Completer:
     """Turn a function that finds values with descriptions into a completer. After an error it finds none."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 (click's)
@@ -95,7 +92,7 @@ def _completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) 
 
 
 def _names(ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    with _client(ctx) as client:
+    with client_of(ctx) as client:
         yield from ((name, "") for name in client.names(incomplete))
 
 
@@ -104,7 +101,7 @@ def _lockable(ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def _claims(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    with _client(ctx) as client:
+    with client_of(ctx) as client:
         for claim in client.inspect(ctx.params["name"]).claims:
             yield claim.claim_id, f"{claim.state.lower()}, {claim.owner}"
 
@@ -112,7 +109,7 @@ def _claims(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
 def _holds(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.cli.holds import find
 
-    with _client(ctx) as client:
+    with client_of(ctx) as client:
         for one in find(client, ctx.params["name"]).standing:
             yield one.claim.claim_id, f"fence {one.claim.fence}"
 
@@ -143,7 +140,7 @@ def _stored_namespaces(ctx: click.Context) -> list[tuple[str, str]]:
     from lockkit.store.spi import Refused, Unknown
 
     end = SYSTEM.now() + _LISTING
-    with _client(ctx, _LISTING) as client:
+    with client_of(ctx, _LISTING) as client:
         found = [(client.namespace, "in use")]
         with suppress(LockkitError, Refused, Unknown):
             listed = client.driver().backend.extras.namespaces
@@ -153,21 +150,21 @@ def _stored_namespaces(ctx: click.Context) -> list[tuple[str, str]]:
 
 
 def _pools(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    for name, members in sorted(_config(ctx).pools.items()):
+    for name, members in sorted(config_of(ctx).pools.items()):
         yield name, ", ".join(members)
 
 
 def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.plugins import PluginManager
 
-    for info in PluginManager(disabled=_config(ctx).disable_plugins).describe():
+    for info in PluginManager(disabled=config_of(ctx).disable_plugins).describe():
         yield info.name, info.dist or info.source
 
 
 def _alerts(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.alerts.desk import Desk, folder_of
 
-    for one in Desk(folder_of(_config(ctx))).alerts():
+    for one in Desk(folder_of(config_of(ctx))).alerts():
         yield one.alert.fingerprint, one.alert.text
 
 
@@ -189,68 +186,24 @@ def _settings(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]
         yield setting.place, setting.meaning
 
 
-def _cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    for device in _devices(ctx):
-        yield from _named(device, device.name)
+def _of_gpus(name: str) -> Completer:
+    """A completer that lockkit's plugin for GPUs has, which is imported when it is used."""
 
+    def find(ctx: click.Context, incomplete: str) -> Iterable[tuple[str, str]]:
+        found: Iterable[tuple[str, str]] = of_gpus(name)(ctx, incomplete)
+        return found
 
-def _usable_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    for device in _devices(ctx):
-        if not device.sliced:
-            yield from _named(device, device.name)
-
-
-def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """The cards that are quarantined, also one that is no longer seen."""
-    from lockkit.gpu.marks import ALL
-    from lockkit.gpu.quarantine import quarantined
-    from lockkit.gpu.views import HostView
-
-    with _client(ctx) as client:
-        host = HostView(client, ctx.params.get("simulate")).host
-        marks = quarantined(client, host)
-    seen = {}
-    with suppress(LockkitError):
-        seen = {device.uuid: device for device in _devices(ctx)}
-    for uuid, mark in marks.items():
-        if uuid == ALL:
-            yield from ((each, told) for one in seen.values() for each, told in _named(one, str(mark)))
-            continue
-        yield from _named(seen[uuid], str(mark)) if uuid in seen else [(uuid, str(mark))]
-
-
-def _models(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """The models, and the words of their names that identify them, such as H100."""
-    for name in dict.fromkeys(device.name for device in _devices(ctx) if device.name):
-        yield from ((word, name) for word in name.split() if _MODEL.fullmatch(word))
-        yield name, ""
-
-
-def _named(device: Device, told: str) -> Iterator[tuple[str, str]]:
-    """A card by its index and by its UUID; a slice has no index."""
-    if device.index >= 0 and device.parent is None:
-        yield str(device.index), told
-    if device.uuid:
-        yield device.uuid, told
-
-
-def _devices(ctx: click.Context) -> tuple[Device, ...]:
-    from lockkit.gpu.snapshots import look, looking, providers
-    from lockkit.plugins import PluginManager
-
-    config = _config(ctx)
-    plugins = PluginManager(disabled=config.disable_plugins)
-    asked = providers(config, plugins, simulate=ctx.params.get("simulate"))
-    return look(asked, looking(config)).devices
+    return completer(find)
 
 
 def _journal(ctx: click.Context) -> list[dict[str, object]]:
     from lockkit.observe import journal
 
-    return journal.read(_config(ctx).state_place(create=False).path)
+    return journal.read(config_of(ctx).state_place(create=False).path)
 
 
-def _config(ctx: click.Context, request: float = _REQUEST) -> Config:
+def config_of(ctx: click.Context, request: float = _REQUEST) -> Config:
+    """The configuration that the options typed so far select; ``request``: seconds for one request."""
     from lockkit.config import config
 
     url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
@@ -259,42 +212,39 @@ def _config(ctx: click.Context, request: float = _REQUEST) -> Config:
 
 
 @contextmanager
-def _client(ctx: click.Context, request: float = _REQUEST) -> Iterator[Client]:
+def client_of(ctx: click.Context, request: float = _REQUEST) -> Iterator[Client]:
+    """A client for the block, with the configuration of :func:`config_of`."""
     import lockkit
 
-    with lockkit.connect(config=_config(ctx, request)) as client:
+    with lockkit.connect(config=config_of(ctx, request)) as client:
         yield client
 
 
-cards = _completer(_cards)
-"""The GPUs of this host, by index and UUID."""
-usable_cards = _completer(_usable_cards)
+usable_cards = _of_gpus("usable_cards")
 """The GPUs that a program can use: not one that is divided into slices."""
-marked_cards = _completer(_marked_cards)
-"""The GPUs that are quarantined."""
-models = _completer(_models)
+models = _of_gpus("models")
 """The models of the GPUs of this host."""
-names = _completer(_names)
+names = completer(_names)
 """The names that have claims."""
-lockable = _completer(_lockable)
+lockable = completer(_lockable)
 """The names that have claims and can be locked by name: not those of pools."""
-claims = _completer(_claims)
+claims = completer(_claims)
 """The ids of the claims of NAME."""
-alerts = _completer(_alerts)
+alerts = completer(_alerts)
 """The fingerprints of alerts."""
-holds = _completer(_holds)
+holds = completer(_holds)
 """The ids of the holds of NAME that ``lockkit acquire`` took here."""
-profiles = _completer(_profiles)
+profiles = completer(_profiles)
 """The profiles of the configuration."""
-namespaces = _completer(_namespaces)
+namespaces = completer(_namespaces)
 """The namespaces of the store and the configuration."""
-pools = _completer(_pools)
+pools = completer(_pools)
 """The pools of the configuration."""
-plugins = _completer(_plugins)
+plugins = completer(_plugins)
 """The names of plugins."""
-failures = _completer(_failures)
+failures = completer(_failures)
 """The ids of failed releases."""
-unresolved = _completer(_unresolved)
+unresolved = completer(_unresolved)
 """The ids of failed releases that are not resolved."""
-settings = _completer(_settings)
+settings = completer(_settings)
 """The keys of the settings."""

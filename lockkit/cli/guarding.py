@@ -30,20 +30,20 @@ from lockkit.cli.waiting import Announcer
 from lockkit.cli.watchdog import Policy, Watchdog
 from lockkit.errors import BackendError, ConfigError, LockkitError
 from lockkit.facts import LOSSES
+from lockkit.hooks import of_gpus
 from lockkit.lib.clock import SYSTEM
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.cli.run_request import CardOptions, Request
+    from lockkit.cli.run_request import Request
     from lockkit.cli.taking import Taken
     from lockkit.cli.textfile import Textfile
     from lockkit.config.config import Config
     from lockkit.facts import ReleaseRequest
-    from lockkit.gpu.families import Family
     from lockkit.sync.client import Client
     from lockkit.sync.lease import Lease
 
-__all__ = ["guard"]
+__all__ = ["Run", "guard"]
 
 T = TypeVar("T")
 CtrlC = Literal["alone", "group"] | None
@@ -63,7 +63,7 @@ def guard(session: Session, request: Request) -> int:
         report.open()
         path = _program(request)
         with Signals(request.name, request.cards_in_words) as signals:
-            run = _Run(session, request, report, signals, path, tell, textfile)
+            run = Run(session, request, report, signals, path, tell, textfile)
             code = run.guarded()
             by_ctrl_c = run.by_ctrl_c
     except (LockkitError, KeyboardInterrupt, Terminated) as error:
@@ -152,7 +152,7 @@ def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-class _Run:
+class Run:
     """The course of one ``run``, from connecting to the released lock."""
 
     def __init__(
@@ -165,87 +165,56 @@ class _Run:
         tell: Callable[[str], None],
         textfile: Textfile | None = None,
     ) -> None:
-        self._session = session
-        self._request = request
+        self.session = session
+        self.request = request
         self._report = report
-        self._signals = signals
+        self.signals = signals
         self._path = path
-        self._tell = tell
+        self.tell = tell
         self._textfile = textfile
         self._terminal = Terminal()
         self._asked: deque[tuple[str, ReleaseRequest]] = deque()
-        self._named: Callable[[str], str] | None = None  # what people call that which a lock is for
+        self._named: Callable[[str], str] | None = None
         self.by_ctrl_c: CtrlC = None
 
     def guarded(self) -> int:
         with ExitStack() as stack:
             stack.callback(self._terminal.close)
-            client = stack.enter_context(self._session.client(where="wrapper"))
+            client = stack.enter_context(self.session.client(where="wrapper"))
             self._report.store(client)
             if self._textfile is not None:
                 self._textfile.configured(client.config)
-            self._signals.check()
+            self.signals.check()
             fitting.reaches_others(client)
-            if self._request.gpu is not None:
-                return self._with_cards(client, self._request.gpu)
+            if self.request.gpu is not None:
+                code: int = of_gpus("guarded")(self, client, self.request.gpu)
+                return code
             self._tell_reach(client)
             announcer = Announcer(
                 client,
-                quiet=self._request.quiet,
-                as_json=self._session.json,
-                signals=self._signals,
-                limit=finite(self._request.timeout),
+                quiet=self.request.quiet,
+                as_json=self.session.json,
+                signals=self.signals,
+                limit=finite(self.request.timeout),
             )
-            session, request, woken = self._session, self._request, self._signals.wake
-            taken = self._waiting(
+            session, request, woken = self.session, self.request, self.signals.wake
+            taken = self.waiting(
                 announcer, lambda: taking.acquire(client, session, request, woken, announcer)
             )
             if not isinstance(taken, taking.Reused):
-                return self._held(client, taken)
+                return self.held(client, taken)
             if taken.taken is not None:
-                return self._held(client, taken.taken, taken.holds)
-            return self._reusing(client, taken.holds, nesting.passed_on(taken.holds, os.environ))
+                return self.held(client, taken.taken, taken.holds)
+            return self.reusing(client, taken.holds, nesting.passed_on(taken.holds, os.environ))
 
-    def _call(self, pool: str) -> None:
+    def call(self, pool: str) -> None:
         """Tell the report, the metrics and the messages about signals which pool the request goes to."""
         self._report.named(pool)
         if self._textfile is not None:
             self._textfile.named(pool)
-        self._signals.name = pool
+        self.signals.name = pool
 
-    def _with_cards(self, client: Client, asked: CardOptions) -> int:
-        from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
-        from lockkit.gpu.jobs import job_ttl
-        from lockkit.gpu.pools import GpuLeases
-        from lockkit.gpu.visible import asked_words
-
-        request, session = self._request, self._session
-        cards = Cards(client, session, asked)
-        self._call(cards.pool)
-        if not cards.outer:
-            for told in (cards.simulation, asked_words(os.environ)):
-                if told is not None and not request.quiet:
-                    self._tell(told)
-            cards.keeps_others_apart(None if request.quiet else self._tell)
-        announcer = CardAnnouncer(
-            client,
-            quiet=request.quiet,
-            as_json=session.json,
-            signals=self._signals,
-            cards=cards,
-            limit=finite(request.timeout),
-        )
-        options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))
-        taken = self._waiting(announcer, lambda: cards.acquire(request, options, announcer))
-        self._call(cards.pool)  # the store may keep the cards under a former name of this host
-        if isinstance(taken, ReusedCards):
-            exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
-            return self._reusing(client, taken.holds, exported)
-        assert isinstance(taken, GpuLeases)
-        self._named = partial(cards.named, taken)
-        return self._held(client, taken, shows=cards.exports, family=taken.held_cards.family)
-
-    def _waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
+    def waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
         """Acquire; the wait is announced while it lasts, and reported at its end."""
         began = SYSTEM.now()
         try:
@@ -257,40 +226,47 @@ class _Run:
     def _tell_reach(self, client: Client) -> None:
         """Say on a terminal whose processes the default store keeps apart, unless ``scope`` is set."""
         config = client.config
-        quiet = self._request.quiet or self._session.json or not sys.stderr.isatty()
+        quiet = self.request.quiet or self.session.json or not sys.stderr.isatty()
         if quiet or client.url_source != "default" or config.scope or nesting.VARIABLE in os.environ:
             return
         user = client.owner.user or "one user"
-        self._tell(
+        self.tell(
             f"this lock is only between {user}'s processes on this host; for all "
             "users: lockkit docs all-users"
         )
 
-    def _held(
+    def held(
         self,
         client: Client,
         taken: Taken,
         reused: Sequence[nesting.Outer] = (),
         shows: Callable[[Taken], Mapping[str, str | None]] = lambda _: {},
-        family: Family | None = None,
+        named: Callable[[str], str] | None = None,
+        sees: Callable[[int | None], None] | None = None,
     ) -> int:
         """Run the command under leases of its own.
 
-        ``shows`` has variables for the command; ``family`` is informed of the processes that the command
-        starts.
+        Args:
+            client: The client.
+            taken: The leases.
+            reused: The holds around this run that the command works under as well.
+            shows: The variables for the command; called once the leases are there.
+            named: The name by which people call what a lock is for; None where that is the lock.
+            sees: Called again and again with the command's process group, to look at the processes in it.
         """
+        self._named = named
         reason = "error"
         ended: Ended | None = None
         leases = taking.each(taken)
         try:
-            self._signals.record()
+            self.signals.record()
             self._report.acquired(taken, leases)
             if self._textfile is not None:
-                self._textfile.acquired([lease.name for lease in leases] if self._request.any else ())
+                self._textfile.acquired([lease.name for lease in leases] if self.request.any else ())
             for lease in leases:
                 lease.on_release_requested(partial(self._hear, lease.name))
             exported = {**nesting.exports(client, leases, os.environ, reused), **shows(taken)}
-            ended = self._under(client, exported, taken, family)
+            ended = self._under(client, exported, taken, sees)
             if ended.lost is not None:
                 reason = taken.lost_because or "lost"
             elif ended.exit_code == 0:
@@ -316,7 +292,7 @@ class _Run:
             if (
                 ended.lost
                 and lost.startswith(MAX_HOLD)
-                and (self._request.on_lost or client.config.on_lost) != "warn"
+                and (self.request.on_lost or client.config.on_lost) != "warn"
             ):
                 text = (
                     "the command under "
@@ -327,17 +303,17 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=name,
-                hint=look(self._session, name),
+                hint=look(self.session, name),
             )
         for report in reports:
             if report is not None and report.outcome == "ABANDONED":
-                self._tell(
+                self.tell(
                     f"the release of {report.name!r} was not confirmed; it lapses by "
                     "itself (lockkit failures list)"
                 )
         return ended.exit_code
 
-    def _reusing(
+    def reusing(
         self, client: Client, holds: Sequence[nesting.Outer], exported: Mapping[str, str | None]
     ) -> int:
         """Run the command under outer holds, which may end before the command does."""
@@ -360,14 +336,14 @@ class _Run:
         client: Client,
         exported: Mapping[str, str | None],
         taken: Taken | None = None,
-        family: Family | None = None,
+        sees: Callable[[int | None], None] | None = None,
     ) -> Ended:
         """Run the command, under leases of its own or under the outer ones."""
-        self._signals.record()
+        self.signals.record()
         if self._textfile is not None and taken is None:
             self._textfile.acquired()
         environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
-        policy = Policy() if taken is None else _policy(self._request, client.config, taken)
+        policy = Policy() if taken is None else _policy(self.request, client.config, taken)
         leases = () if taken is None else taking.each(taken)
         evictions = client.driver().backend.extras.evictions if leases else None
         claims = [lease.claim_id for lease in leases]
@@ -375,26 +351,26 @@ class _Run:
         with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told) as watchdog:
             child = spawn(
                 self._path,
-                self._request.command,
+                self.request.command,
                 environ,
                 keep=client.pulse() if taken is not None else (),
                 terminal=self._terminal,
-                handled=self._signals.handled(),
+                handled=self.signals.handled(),
                 begins=watchdog.begins,
                 claims=claims,
             )
             ended = Supervisor(
                 child,
-                self._signals,
+                self.signals,
                 self._terminal,
                 taken,
                 policy,
-                tell=self._tell,
+                tell=self.tell,
                 now=SYSTEM.now,
                 lost_why=lambda: self._why(client, taken),
                 lost_what=lambda: self._what(taken),
                 asked=self._take_requests,
-                sees=None if family is None else partial(family.look, child.group),
+                sees=None if sees is None else partial(sees, child.group),
                 watchdog=watchdog,
                 clock_time=_clock_time,
             ).run()
@@ -405,7 +381,7 @@ class _Run:
     def _hear(self, name: str, request: ReleaseRequest) -> None:
         """Take a request to release a lock, in a background thread; the supervisor wakes to pass it on."""
         self._asked.append((name, request))
-        self._signals.wake()
+        self.signals.wake()
 
     def _take_requests(self) -> list[str]:
         """The requests to release that came since the last call, in words."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.cli import completing, exits, output
 from lockkit.cli.base import option
-from lockkit.cli.suggesting import gpus_meant, look, looks_like_card
+from lockkit.cli.suggesting import card_meant, gpus_meant, look, looks_like_card
 from lockkit.errors import LockkitError, NotHeld, OutcomeUnknown
 from lockkit.notes.remarks import gone
 from lockkit.values import durations
@@ -39,8 +39,6 @@ def lock_meant(client: Client, name: str) -> str:
     """
     if not looks_like_card(name) or client.inspect(name).claims:
         return name
-    from lockkit.gpu.meant import card_meant
-
     card = card_meant(client, name)
     return card.info.name if card is not None and card.outright else name
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.cli.gpus import use_of_gpu
+from lockkit.hooks import of_gpus
 from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import RESERVED
 from lockkit.lib.printable import printable
 from lockkit.notes.members import in_pool
 from lockkit.values import durations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from lockkit.facts import ClaimInfo, LockInfo
 
-__all__ = ["COLOURS", "Row", "rows_of", "short_names", "table_of"]
+__all__ = ["COLOURS", "Row", "rows_of", "short_names", "table_of", "use_of_gpu"]
 
 COLOURS: Mapping[str, str] = {
     "held": "green",
@@ -132,21 +133,28 @@ def _choosing(info: LockInfo) -> str:
 
 
 def _how_many(pool: str, count: int) -> str:
-    from lockkit.gpu.host_pools import has_cards
-    from lockkit.gpu.words import how_many
+    if of_gpus("has_cards")(pool):
+        words: str = of_gpus("how_many")(count)
+        return words
+    return "1 member" if count == 1 else f"{count} members"
 
-    return how_many(count) if has_cards(pool) else "1 member" if count == 1 else f"{count} members"
+
+def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
+    """The use that the holder of a GPU has reported, in words; nothing for other locks."""
+    own = holder.note.get(RESERVED)
+    if not isinstance(own, Mapping) or "gpu" not in own:
+        return []
+    words: list[str] = of_gpus("use_words")(of_gpus("use_of")(holder), now)
+    return words
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """The members and gates of pools for people: ``gpu/box: GPU-54a033e8`` and ``gpu/box: queue``."""
-    from lockkit.gpu.host_pools import has_cards
-
     found = {name: parts for name in names if (parts := in_pool(name)) is not None}
     begins = [(pool, member[:_SHORT]) for pool, member in found.values() if member is not None]
     told: dict[str, str] = {}
     for name, (pool, member) in found.items():
-        if member is not None and has_cards(pool) and begins.count((pool, member[:_SHORT])) == 1:
+        if member is not None and of_gpus("has_cards")(pool) and begins.count((pool, member[:_SHORT])) == 1:
             told[name] = f"{pool}: {member[:_SHORT]}"
         else:
             told[name] = f"{pool}: {'queue' if member is None else member}"
@@ -212,10 +220,8 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool, choosing: bool)
 
 
 def _is_card(name: str) -> bool:
-    from lockkit.gpu.host_pools import has_cards
-
     found = in_pool(name)
-    return found is not None and found[1] is not None and has_cards(found[0])
+    return found is not None and found[1] is not None and bool(of_gpus("has_cards")(found[0]))
 
 
 def _who(holder: ClaimInfo, *, why_first: bool = False) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.notes.members import in_pool
 from lockkit.values import durations
-from lockkit.views.looking import is_gate, most_contended, summary
+from lockkit.views.looking import is_gate, most_contended, requests_waiting, summary
 
 if TYPE_CHECKING:
     from lockkit.facts import LockInfo
@@ -60,8 +60,6 @@ def contended_words(look: Look) -> str:
 
 def _requests(look: Look, gates: Sequence[LockInfo]) -> int:
     """The number of requests that wait, each of which may have several claims."""
-    from lockkit.gpu.known import Known, requests_waiting
-
     pools = {parts[0] for info in gates if (parts := in_pool(info.name))}
     count = sum(
         len(info.waiters)
@@ -70,8 +68,8 @@ def _requests(look: Look, gates: Sequence[LockInfo]) -> int:
     )
     for gate in gates:
         pool = (in_pool(gate.name) or ("", None))[0]
-        members = [
-            info for info in look.locks if (in_pool(info.name) or ("", None))[0] == pool and info is not gate
-        ]
-        count += requests_waiting(gate, [Known(waiters=info.waiters) for info in members])
+        members = (
+            one for one in look.locks if (in_pool(one.name) or ("", None))[0] == pool and one is not gate
+        )
+        count += requests_waiting(gate, (one.waiters for one in members))
     return count

@@ -16,6 +16,7 @@ from lockkit.cli import completing, exits, streams
 from lockkit.cli.base import Group, Option, heading
 from lockkit.cli.signals import Terminated
 from lockkit.config.suggesting import quoted
+from lockkit.hooks import of_gpus
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -70,6 +71,8 @@ COMMANDS: dict[str, dict[str, str]] = {
 """The built-in commands by section, each with a one-line description, so that help need not import them."""
 
 _BUILT_IN = {name: summary for section in COMMANDS.values() for name, summary in section.items()}
+_OF_GPUS = ("gpu",)
+"""The commands of lockkit's own plugin for GPUs, which is asked even if the configuration is wrong."""
 _PLUGGED = "From plugins"
 
 
@@ -105,6 +108,10 @@ class Lockkit(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _BUILT_IN:
+            if cmd_name in _OF_GPUS:
+                own = click.Group()
+                of_gpus("lockkit_commands")(own)
+                return own.commands[cmd_name]
             command = import_module(f"lockkit.cli.commands.{cmd_name.replace('-', '_')}").command
             assert isinstance(command, click.Command)
             return command

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from lockkit.hooks import of_gpus
 from lockkit.lib.namedtuples import NamedTuple
-
-if TYPE_CHECKING:
-    from lockkit.gpu.visible import By
 
 __all__ = ["CardOptions", "Request"]
 
@@ -22,7 +20,7 @@ class CardOptions(NamedTuple):
     ids: tuple[str, ...] = ()
     allow_busy: bool = False
     settle: float = 0.0
-    visible: By | None = None
+    visible: Literal["index", "uuid"] | None = None
     simulate: int | None = None
     private: bool = False
     accept_dirty: bool = False
@@ -69,6 +67,5 @@ class Request(NamedTuple):
         """The number of cards, as the waiting line has it; None if no cards are asked for."""
         if self.gpu is None:
             return None
-        from lockkit.gpu.words import how_many  # late: most runs need no cards
-
-        return how_many(self.gpu.count)
+        words: str = of_gpus("how_many")(self.gpu.count)
+        return words

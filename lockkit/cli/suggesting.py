@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Final
 
 from lockkit.config.suggesting import command_line, selecting
-from lockkit.errors import LockkitError
-from lockkit.notes.members import pool_name
+from lockkit.hooks import of_gpus
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.gpu.meant import MeantCard
+    from lockkit.facts import LockInfo
     from lockkit.sync.client import Client
 
 __all__ = [
     "MEANT",
     "PROBE",
     "WORDS",
+    "MeantCard",
     "as_called",
+    "card_meant",
     "explain_line",
     "gpus_meant",
     "look",
@@ -34,6 +35,22 @@ PROBE: Final = "lockkit.probe"
 """The key of ``click.Context.meta`` that marks a parsed suggestion, for which there are no suggestions."""
 _CARD = r"(?i:(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*)"
 """Names that people give to cards: an index, with or without ``gpu:``, and a UUID or its beginning."""
+_CARDS = r"gpu(?:-sim)?/[^/]+"
+"""Names of the pools of cards."""
+
+
+class MeantCard(NamedTuple):
+    """A card of this host that a name means.
+
+    Attributes:
+        words: The card in words: ``GPU 0``, or its UUID if the card is not seen.
+        info: The queue of its lock.
+        outright: Whether the name can mean nothing else here: a card's UUID, or the beginning of just one.
+    """
+
+    words: str
+    info: LockInfo
+    outright: bool
 
 
 def as_called(session: Session) -> tuple[str, str]:
@@ -56,29 +73,20 @@ def look(session: Session, name: str) -> str:
     return f"see{as_called(session)[1]}: {explain_line(session, name)}"
 
 
-def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | None = None) -> str | None:
-    """A hint for a name without a lock that looks like a GPU, or a host's pool of GPUs; None for others."""
-    pool = name if re.fullmatch(r"gpu(?:-sim)?/[^/]+", name) else None
-    if pool is None and not looks_like_card(name):
-        return None
-    options, first = as_called(session)
-    if pool is None:
-        from lockkit.gpu.host_pools import host_pool
-        from lockkit.gpu.meant import card_meant
-        from lockkit.gpu.views import HostView
-
-        found = found or card_meant(client, name)
-        if found is not None:
-            lock, state = found.info.name, found.holder(time.time())
-            return f"did you mean {found.words}, {lock}{first}? It is {state}: {explain_line(session, lock)}"
-        try:
-            pool = host_pool(HostView(client).host)
-        except LockkitError:  # a container that does not know its host
-            pool = None
-    told = f"did you mean the GPUs of this host{first}? lockkit gpu ls{options}"
-    return told if pool is None else f"{told}, and {explain_line(session, pool_name(pool))}"
-
-
 def looks_like_card(name: str) -> bool:
     """Whether a name is one that people give to cards."""
     return re.fullmatch(_CARD, name) is not None
+
+
+def card_meant(client: Client, name: str) -> MeantCard | None:
+    """The card of this host that an unused name means; None if there is none, or in doubt."""
+    found: MeantCard | None = of_gpus("card_meant")(client, name) if looks_like_card(name) else None
+    return found
+
+
+def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | None = None) -> str | None:
+    """A hint for a name without a lock that looks like a GPU, or a host's pool of GPUs; None for others."""
+    if not looks_like_card(name) and not re.fullmatch(_CARDS, name):
+        return None
+    told: str | None = of_gpus("gpus_meant")(session, client, name, found)
+    return told

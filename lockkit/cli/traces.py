@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.cli import output
 from lockkit.config.suggesting import command_line
+from lockkit.hooks import of_gpus
 from lockkit.notes.members import in_pool
 from lockkit.values import durations
 from lockkit.views.traces import Traces, failures, traces
@@ -97,9 +98,8 @@ def _card_words(record: Record) -> str:
     """The words for the record of a GPU; empty for other records."""
     if in_pool(record.name) is None:
         return ""
-    from lockkit.gpu.card_records import record_words
-
-    return record_words(record.name, record)
+    words: str = of_gpus("record_words")(record.name, record)
+    return words
 
 
 def _text(record: Record) -> str:

@@ -10,12 +10,13 @@ from lockkit.facts import Finding
 from lockkit.gpu.homes import homes
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.joining import joined
-from lockkit.gpu.known import Known, known, queue, requests_waiting
+from lockkit.gpu.known import Known, known, queue
 from lockkit.gpu.marks import CARD_DAMAGED, DAMAGED
 from lockkit.gpu.snapshots import let_go, look, looking, providers
 from lockkit.gpu.states import cards, of_drivers, summary
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.words import short_name
+from lockkit.views.looking import requests_waiting
 
 if TYPE_CHECKING:
     from lockkit.config.config import Config
@@ -87,4 +88,4 @@ def _known(client: Client | None, seen: Snapshot) -> tuple[dict[str, Known], int
         of_store = known(client, home, seen.devices, gate)
     except (BackendError, ConfigError):
         return None  # the store, and the name of the host, have findings of their own
-    return of_store, requests_waiting(gate, of_store.values())
+    return of_store, requests_waiting(gate, (card.waiters for card in of_store.values()))

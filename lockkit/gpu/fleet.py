@@ -11,7 +11,7 @@ from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import about, listed_cards, listed_hosts
 from lockkit.gpu.homes import home_of
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool, is_simulated
-from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
+from lockkit.gpu.known import Known, queue, with_cards_around
 from lockkit.gpu.marks import ALL, record_name
 from lockkit.gpu.quarantine import mark_of, mark_of_damage, quarantined
 from lockkit.gpu.receipts import in_record
@@ -21,6 +21,7 @@ from lockkit.notes.members import in_pool, pool_name
 from lockkit.notes.records import fixed_capacity
 from lockkit.values.names import check_name
 from lockkit.values.sizes import MIB
+from lockkit.views.looking import requests_waiting
 
 if TYPE_CHECKING:
     from lockkit.sync.client import Client
@@ -135,6 +136,6 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
         mark = mark_of(marks, device) or mark_of_damage(uuid, of_card)
         known[uuid] = Known(info.holders, in_record(uuid, of_card), mark, waiters=info.waiters)
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
-    waiting = requests_waiting(queue(client, host), known.values())
+    waiting = requests_waiting(queue(client, host), (card.waiters for card in known.values()))
     around = with_cards_around(known, devices)
     return HostSeen(host, tuple(ordered), around, waiting), len(uuids) - len(lockable)

@@ -15,7 +15,6 @@ from lockkit.gpu.quarantine import Quarantined, mark_of, mark_of_damage, quarant
 from lockkit.gpu.receipts import last_in
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.notes.members import pool_name
-from lockkit.values.identity import process_of
 
 if TYPE_CHECKING:
     from lockkit.gpu.homes import Homes
@@ -29,7 +28,6 @@ __all__ = [
     "holders_of",
     "known",
     "queue",
-    "requests_waiting",
     "with_cards_around",
 ]
 
@@ -135,20 +133,6 @@ def holders_of(client: Client, host: str, uuid: str) -> tuple[ClaimInfo, ...]:
         BackendError: The store does not answer.
     """
     return client.inspect(pool_name(host_pool(host), uuid)).holders
-
-
-def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:
-    """The number of waiting requests for cards of a host: at the gate of its pool, or for one certain card.
-
-    The request at the gate waits in the queues of cards with claims of its own, which count once.
-
-    Args:
-        gate: The requests that wait.
-        found: The facts about each card.
-    """
-    at_gate = {process_of(one.owner) for one in gate.holders}
-    others = {one.claim_id for card in found for one in card.waiters if process_of(one.owner) not in at_gate}
-    return len(gate.claims) + len(others)
 
 
 def gathering(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lockkit.config.layers import ARGUMENT
 from lockkit.errors import ConfigError, DevicesNotReady, DevicesUnavailable
@@ -84,7 +84,7 @@ def simulation(config: Config, plugins: PluginManager, simulate: int | None = No
     source = config.source("gpu_simulate") if simulate is None else ARGUMENT
     if source == ARGUMENT:
         return f"{how_many(count)} simulated: no real GPU is held"
-    real = plugins.devices()
+    real = _offered(plugins)
     try:
         found = look(real, looking(config)).devices
     except DevicesUnavailable:
@@ -116,12 +116,16 @@ def providers(
     """
     count = simulated_cards(config, simulate)
     if not count:
-        return plugins.devices()
+        return _offered(plugins)
     from lockkit.config.settings import SETTINGS, read
     from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 
     read(SETTINGS["gpu_simulate"], count)
     return (SimulatedProvider(count, config.state_place(create=False).path / STATE_FILE),)
+
+
+def _offered(plugins: PluginManager) -> tuple[DeviceProvider, ...]:
+    return cast("tuple[DeviceProvider, ...]", plugins.devices())  # which checks that each has the calls
 
 
 def look(providers: Sequence[DeviceProvider], how: Looking = USUAL) -> Snapshot:

@@ -122,9 +122,10 @@ class HostView:
             DevicesUnavailable: Nothing can be said about any card.
         """
         from lockkit.gpu.joining import joined, unasked
-        from lockkit.gpu.known import known, queue, requests_waiting
+        from lockkit.gpu.known import known, queue
         from lockkit.gpu.snapshots import look, looking
         from lockkit.gpu.usage import live_uses, unlocked
+        from lockkit.views.looking import requests_waiting
 
         snapshot = look(self._providers, looking(self._client.config))
         host: str | None = None
@@ -145,7 +146,7 @@ class HostView:
                 # The first counts: that of a card, not of its slices.
                 uses = live_uses(device, holders) | uses
                 without[device.uuid] = unlocked(device, holders) if holders else ()
-        waits = {host: requests_waiting(gate, of_store.values())}
+        waits = {host: requests_waiting(gate, (card.waiters for card in of_store.values()))}
         found = joined(snapshot, of_store, uses, without)
         first = next(iter((*gate.holders, *gate.waiters)), None)
         return GpuLook(snapshot, found, of_store, uses, waits=waits, host=host, first=first)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import NOTHING, ClaimInfo, LockInfo
+from lockkit.hooks import of_gpus
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe import decisions, journal
 from lockkit.observe.decisions import ClaimFacts, Decision, Tiers
@@ -165,9 +165,7 @@ def failures(look: CheckContext) -> Iterator[Case]:
 
 def cards(look: CheckContext) -> Iterator[Case]:
     """Cards of this host that were quarantined without a person, and that are well again."""
-    # By name, because the modules that know of cards stand on a higher floor.
-    check: Check = import_module("lockkit.gpu.well_again").check
-    yield from check(look)
+    yield from of_gpus("check")(look)
 
 
 CHECKS: list[Check] = [claims, failures, cards]

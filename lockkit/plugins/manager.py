@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lockkit._version import __version__
 from lockkit.config.config import Config, refuse
@@ -28,15 +28,12 @@ from lockkit.lib.printable import printable
 from lockkit.plugins.calling import Implementation, Outcome, call_each, from_signal
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.offers import BACKENDS, complete, scrubbed, usable
-from lockkit.plugins.providers import DEVICES, SHIPPED, providers
+from lockkit.plugins.providers import DEVICES, SHIPPED, DeviceProvider, providers
 from lockkit.plugins.registry import Registry
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.plugins.tables import SETTINGS_HOOK, has_table, misfit
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit.values.redaction import declare
-
-if TYPE_CHECKING:
-    from lockkit.gpu.devices import DeviceProvider
 
 __all__ = ["PluginInfo", "PluginManager"]
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, TypeGuard
+from typing import Protocol, TypeGuard
 
+from lockkit.hooks import GPUS
 from lockkit.plugins.calling import from_signal
 
-if TYPE_CHECKING:
-    from lockkit.gpu.devices import DeviceProvider
-
-__all__ = ["DEVICES", "SHIPPED", "providers"]
+__all__ = ["DEVICES", "SHIPPED", "DeviceProvider", "providers"]
 
 DEVICES = "lockkit_devices"
 """The hook with which a plugin offers device providers."""
 
-SHIPPED: Mapping[str, str] = {"gpu": "lockkit.gpu.plugin", "gpu-cleanup": "lockkit.gpu.cleanup"}
+SHIPPED: Mapping[str, str] = {"gpu": GPUS, "gpu-cleanup": "lockkit.gpu.cleanup"}
 """lockkit's own plugins other than stores, with their modules. Each is imported when it is needed."""
+
+
+class DeviceProvider(Protocol):
+    """A device provider; ``lockkit.gpu.devices.DeviceProvider`` is the whole contract."""
+
+    @property
+    def name(self) -> str:
+        """A short name, which no other provider has: ``nvml``."""
 
 
 def providers(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lockkit.alerts.notification import Notification
     from lockkit.config.config import Config
     from lockkit.facts import Alert, CleanupContext, Event, Finding, Owner
-    from lockkit.gpu.devices import DeviceProvider
+    from lockkit.plugins.providers import DeviceProvider
     from lockkit.store.spi import BackendSpec
 
 __all__ = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError, DevicesUnavailable, NotHeld
+from lockkit.errors import NotHeld
+from lockkit.hooks import of_gpus
 from lockkit.notes.remarks import askable, gone
 from lockkit.server.audit import audited
 from lockkit.server.documents import Consequences
 from lockkit.server.problems import HttpProblem
 from lockkit.server.tokens import allows
-from lockkit.views import acting, documents, gpus, making
+from lockkit.views import acting, documents, making
 from lockkit.views.consequences import consequences
 
 if TYPE_CHECKING:
@@ -92,34 +93,5 @@ def _absent(missing: NotHeld) -> HttpProblem:
 
 def quarantine(call: Call) -> documents.GpuQuarantine:
     """Quarantine a GPU of this host."""
-    from lockkit.gpu import quarantine as marks
-    from lockkit.gpu.views import HostView
-
-    body, store, visitor, uuid = call.body, call.store, call.visitor, call.path["uuid"]
-    assert visitor is not None
-    client, view = store.client, HostView(call.store.client)
-    try:
-        host = view.host
-    except ConfigError as error:
-        raise HttpProblem(409, "other_host", error.message, hint=error.hint) from None
-    if body.host != host:
-        raise HttpProblem(
-            409, "other_host", f"this server runs on {host}, and marks only the GPUs of that host"
-        )
-    present = marks.quarantined(client, host).get(uuid)
-    if present is not None:
-        raise HttpProblem(409, "quarantined", f"{uuid} is {present} already")
-    try:
-        known = any(uuid == one.uuid for one in view.look().snapshot.devices)
-    except DevicesUnavailable as error:
-        raise HttpProblem(404, "no_such_gpu", error.message) from None
-    if not known:
-        raise HttpProblem(404, "no_such_gpu", f"{host} has no GPU {uuid!r}")
-    by = client.owner._replace(user=visitor.name)
-    with audited(call, store, "quarantine", host=host, uuid=uuid, reason=body.reason) as outcome:
-        host, mark = view.quarantine(uuid, body.reason, by)
-        outcome.word = "quarantined"
-    store.forget()
-    return documents.GpuQuarantine(
-        store=making.store(client), host=host, uuid=uuid, quarantine=gpus.mark(mark)
-    )
+    made: documents.GpuQuarantine = of_gpus("quarantine")(call)
+    return made

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
+from lockkit.errors import ConfigError, LockkitError
+from lockkit.hooks import of_gpus
 from lockkit.observe.exporter import Exporter
 from lockkit.server.health import health
 from lockkit.server.problems import HttpProblem
@@ -17,13 +18,12 @@ from lockkit.server.readiness import Readiness
 from lockkit.server.sharing import Shared
 from lockkit.server.watching import StoreWatch
 from lockkit.values.names import ALERTER, digest
-from lockkit.views.documents import GpuLs
 from lockkit.views.looking import Asked, look
 
 if TYPE_CHECKING:
-    from lockkit.gpu.views import HostView
     from lockkit.server.documents import StoreHealth
     from lockkit.sync.client import Client
+    from lockkit.views.documents import GpuLs
     from lockkit.views.looking import Look
 
 __all__ = ["ServerStore", "ServerStores", "id_of"]
@@ -109,30 +109,8 @@ class ServerStore:
         return health(self.id, self.client, found)
 
     def _look_at_gpus(self) -> GpuLs:
-        from lockkit.gpu.views import HostView
-        from lockkit.views import gpus
-        from lockkit.views.texts import rfc3339
-
-        view = HostView(self.client, self._simulate)
-        try:
-            return gpus.document(view.look())
-        except DevicesUnavailable as error:
-            now = self.client.driver().clock.wall()
-            return GpuLs(
-                host=_host(view),
-                read_at=rfc3339(now),
-                read_at_seconds=now,
-                gpus=(),
-                remarks=(error.message,),
-                waiting=None,
-            )
-
-
-def _host(view: HostView) -> str | None:
-    try:
-        return view.host
-    except ConfigError:
-        return None
+        seen: GpuLs = of_gpus("seen_here")(self.client, self._simulate)
+        return seen
 
 
 class ServerStores:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.notes.members import in_pool
+from lockkit.values.identity import process_of
 from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:
-    from lockkit.facts import Drain, LockInfo
+    from lockkit.facts import ClaimInfo, Drain, LockInfo
     from lockkit.sync.client import Client
     from lockkit.views import parts
     from lockkit.views.traces import Traces
@@ -28,6 +29,7 @@ __all__ = [
     "longest_wait",
     "look",
     "most_contended",
+    "requests_waiting",
     "seen",
     "summary",
 ]
@@ -97,6 +99,20 @@ def is_gate(info: LockInfo) -> bool:
     """Whether a lock is the gate of a pool, which requests for its members pass one by one."""
     pool = in_pool(info.name)
     return pool is not None and pool[1] is None
+
+
+def requests_waiting(gate: LockInfo, waiters: Iterable[Sequence[ClaimInfo]]) -> int:
+    """The number of waiting requests for members of a pool: at its gate, or for one certain member.
+
+    The request at the gate waits in the queues of members with claims of its own, which count once.
+
+    Args:
+        gate: The requests that wait.
+        waiters: The claims that wait for each member.
+    """
+    at_gate = {process_of(one.owner) for one in gate.holders}
+    others = {one.claim_id for each in waiters for one in each if process_of(one.owner) not in at_gate}
+    return len(gate.claims) + len(others)
 
 
 def look(client: Client, asked: Asked) -> Look:

@@ -166,7 +166,7 @@ def test_the_namespaces_of_a_store_are_looked_for_no_longer_than_tab_may_take(mo
 
     backend = SimpleNamespace(extras=Extras(namespaces=listed))
     client = SimpleNamespace(namespace="default", driver=lambda: SimpleNamespace(backend=backend))
-    monkeypatch.setattr(completing, "_client", lambda ctx, request: contextlib.nullcontext(client))
+    monkeypatch.setattr(completing, "client_of", lambda ctx, request: contextlib.nullcontext(client))
     found = completing._stored_namespaces(None)
     assert [name for name, _ in found] == (["default", "ci", "prod"] if lists else ["default"])
     assert 0 < asked[0] <= 0.3

@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from lockkit import connect
-from lockkit.cli.gpus import table_of
 from lockkit.config import config
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
+from lockkit.gpu.cli.tables import table_of
 from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.joining import joined

@@ -12,9 +12,9 @@ from rich.console import Console
 
 import lockkit.gpu
 from lockkit import connect, hookimpl
-from lockkit.cli.gpus import table_of
 from lockkit.errors import BackendUnavailable
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.cli.tables import table_of
 from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import enlist
 from lockkit.gpu.fleet import fleet

@@ -109,7 +109,7 @@ def test_the_time_ends_it(cards):  # noqa: F811
 
 STEPPED = """
 import sys
-from lockkit.cli.cards import Cards
+from lockkit.gpu.cli.cards import Cards
 from lockkit.cli.main import main
 from lockkit.lib.clock import SYSTEM, SystemClock
 

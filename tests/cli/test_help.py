@@ -26,7 +26,7 @@ WITHOUT_STORE = ("host",)  # it works on a folder and a file; an option that cho
 def leaves() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name in NAMES:
-        command = import_module(f"lockkit.cli.commands.{name.replace('-', '_')}").command
+        command = cli.get_command(click.Context(cli), name)
         if isinstance(command, click.Group):
             found += [(name, sub) for sub in command.commands]
         else:
@@ -77,7 +77,7 @@ def test_there_is_a_file_for_every_command_and_no_other():
     folder = Path(import_module("lockkit.cli.commands").__file__).parent
     assert (
         sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__")
-        == NAMES
+        == [name for name in NAMES if name != "gpu"]  # a plugin's: lockkit.gpu.plugin
     )
 
 
@@ -204,7 +204,7 @@ def test_the_options_that_lockkit_says_every_command_takes_are_taken():
     assert "Every command takes --json. Those that use a store take --url, --profile and --namespace." in told
     without = set()
     for path in leaves():
-        command = import_module(f"lockkit.cli.commands.{path[0].replace('-', '_')}").command
+        command = cli.get_command(click.Context(cli), path[0])
         for sub in path[1:]:
             command = command.commands[sub]
         flags = {flag for param in command.params for flag in param.opts}
@@ -216,7 +216,7 @@ def test_the_options_that_lockkit_says_every_command_takes_are_taken():
 
 @pytest.mark.parametrize("path", leaves(), ids=" ".join)
 def test_the_help_of_an_option_has_no_indentation(path):
-    command = import_module(f"lockkit.cli.commands.{path[0].replace('-', '_')}").command
+    command = cli.get_command(click.Context(cli), path[0])
     for sub in path[1:]:
         command = command.commands[sub]
     texts = [param.help for param in command.params if isinstance(param, click.Option)]

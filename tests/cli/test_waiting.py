@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from lockkit.cli import waiting
-from lockkit.cli.cards import CardAnnouncer
 from lockkit.cli.signals import Signals
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
+from lockkit.gpu.cli.cards import CardAnnouncer
 
 HOLDER = ClaimInfo("backup", "0" * 12, "HELD", Owner("ann", "box", 4711, program="sleep"), 7, 0, since=1.0)
 ME = Owner("bob", "box", 42, started=3.0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from lockkit import hooks
+from lockkit.gpu.plugin import OFFERED
 
 PACKAGES = [
     "lockkit",
@@ -77,3 +81,36 @@ def test_a_circle_is_seen():
     assert set(circle({"a.one": "import a.two", "a.two": late})) == {"a.one", "a.two"}
     typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a.one"
     assert circle({"a.one": "import a.two", "a.two": typed}) == []
+
+
+def named(source: str) -> set[str]:
+    """Every module that a source imports, or imports names from, also for annotations alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return found
+
+
+def of_gpus(module: str) -> bool:
+    return f"{module}.".startswith("lockkit.gpu.")
+
+
+def test_only_users_of_gpus_import_them_also_for_annotations():
+    users = ("lockkit.gpu", "lockkit.integrations.")
+    others = {
+        name: path.read_text() for name, path in files_of("lockkit").items() if not name.startswith(users)
+    }
+    assert len(others) > 300
+    assert [name for name, source in others.items() if any(map(of_gpus, named(source)))] == []
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lockkit import gpu"
+    assert any(map(of_gpus, named(typed)))
+
+
+def test_what_is_asked_of_gpus_is_what_they_offer():
+    sources = [path.read_text() for path in files_of("lockkit").values()]
+    asked = {name for source in sources for name in re.findall(r'of_gpus\("(\w+)"\)', source)}
+    assert asked == {*OFFERED, "lockkit_commands"}
+    assert all(callable(hooks.of_gpus(name)) for name in asked)

@@ -455,7 +455,10 @@ def test_device_providers_of_all_plugins_are_collected_and_lockkits_come_last():
     assert plugins.devices() == plugins.devices()
     assert {
         info.name: (info.dist, info.hooks) for info in plugins.describe() if info.source == "shipped"
-    } == {"gpu": ("lockkit", ("lockkit_devices",)), "gpu-cleanup": ("lockkit", ("lockkit_cleanup",))}
+    } == {
+        "gpu": ("lockkit", ("lockkit_commands", "lockkit_devices")),
+        "gpu-cleanup": ("lockkit", ("lockkit_cleanup",)),
+    }
 
 
 @pytest.mark.parametrize(

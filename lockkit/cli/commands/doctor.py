@@ -18,6 +18,7 @@ from lockkit.cli.suggesting import as_called
 from lockkit.config.suggesting import SameStore
 from lockkit.errors import LockkitError
 from lockkit.facts import SCOPES, Finding
+from lockkit.hooks import of_gpus
 from lockkit.protocol.denials import drain_ends
 from lockkit.values import durations
 from lockkit.views.looking import seen
@@ -275,9 +276,7 @@ def _plugins(plugins: PluginManager) -> list[Finding]:
 
 
 def _gpus(config: Config, plugins: PluginManager, client: Client | None) -> list[Finding]:
-    from lockkit.gpu.checking import finding
-
-    return [finding(config, plugins, client=client)]
+    return [of_gpus("finding")(config, plugins, client=client)]
 
 
 def _channels(config: Config) -> list[Finding]:

@@ -11,12 +11,13 @@ import click
 from lockkit.cli import drains, output, traces
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
-from lockkit.cli.gpus import use_of_gpu
+from lockkit.cli.lock_table import use_of_gpu
 from lockkit.cli.parameters import NAME
-from lockkit.cli.suggesting import as_called, gpus_meant, looks_like_card
+from lockkit.cli.suggesting import as_called, card_meant, gpus_meant
 from lockkit.cli.waiting import ordinal
 from lockkit.config.suggesting import SameStore, command_line
 from lockkit.facts import Keeper
+from lockkit.hooks import of_gpus
 from lockkit.lib.descent import descendants
 from lockkit.lib.printable import printable
 from lockkit.notes.members import in_pool
@@ -28,7 +29,6 @@ from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
-    from lockkit.gpu.meant import MeantCard
     from lockkit.sync.client import Client
 
 __all__ = ["command", "failed_words", "sentences", "ways_out"]
@@ -61,7 +61,7 @@ def command(session: Session, name: str) -> None:
         info = client.inspect(name)
         options, first = as_called(session)
         now = time.time()
-        card = None if info.claims else _card(client, name)
+        card = None if info.claims else card_meant(client, name)
         told = []
         if card is not None and card.outright:
             told = [f"No lock called {name!r} is in use, so this is about {card.words} of this host."]
@@ -102,15 +102,6 @@ def command(session: Session, name: str) -> None:
     output.say("\n".join(told))
 
 
-def _card(client: Client, name: str) -> MeantCard | None:
-    """The card of this host that a name means that no lock has."""
-    if not looks_like_card(name):
-        return None
-    from lockkit.gpu.meant import card_meant
-
-    return card_meant(client, name)
-
-
 def sentences(
     info: LockInfo, now: float, options: str = "", first: str = "", *, queue: bool = True
 ) -> list[str]:
@@ -129,8 +120,7 @@ def sentences(
         told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in the queue.")
     if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
         used = sum(claim.weight for claim in info.holders)
-        of_host = _host_of_cards(info.name)
-        taken = f"{used} of {info.capacity} permits" if of_host is None else _memory(used, info.capacity)
+        taken = _memory(used, info.capacity) if _of_cards(info.name) else f"{used} of {info.capacity} permits"
         told.append(f"{taken} are taken.")
     waiters = info.waiters
     if waiters and not queue:
@@ -148,14 +138,10 @@ def sentences(
     return told
 
 
-def _host_of_cards(name: str) -> str | None:
-    """The host whose GPUs a lock is for; None for a lock of anything else."""
+def _of_cards(name: str) -> bool:
+    """Whether a lock is for GPUs of a host."""
     found = in_pool(name)
-    if found is None or not found[0].startswith(("gpu/", "gpu-sim/")):
-        return None
-    from lockkit.gpu.host_pools import host_of
-
-    return host_of(found[0])
+    return found is not None and bool(of_gpus("has_cards")(found[0]))
 
 
 def _memory(used: int, capacity: int) -> str:
@@ -171,19 +157,9 @@ def _pooled(info: LockInfo) -> list[str]:
     if found is None:
         return []
     pool, member = found
-    host = _host_of_cards(info.name)
-    if host is not None:
-        if member is not None:
-            return [f"{info.name!r} is the lock of {member}, a GPU of the host {host}."]
-        from lockkit.gpu.joining import request_words
-
-        return [
-            (
-                f"{info.name!r} is the gate of the GPUs of the host {host}, which "
-                "requests for them pass one by one."
-            ),
-            *(f"At the gate is {request_words(one)}; all others wait behind it." for one in info.holders),
-        ]
+    if _of_cards(info.name):
+        told: list[str] = of_gpus("pool_words")(info)
+        return told
     if member is not None:
         return [f"{info.name!r} is member {member!r} of pool {pool!r}."]
     told = [f"{info.name!r} is the gate of pool {pool!r}, which requests for its members pass one by one."]

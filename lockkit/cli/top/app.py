@@ -24,11 +24,11 @@ from textual.message import Message
 from lockkit.cli import intervening, output
 from lockkit.cli.terminal import gone
 from lockkit.cli.top.confirming import Act
-from lockkit.cli.top.main_screen import MainScreen
+from lockkit.cli.top.main_screen import DrawnGpus, MainScreen
 from lockkit.cli.top.polling import Answer, Poller
 from lockkit.cli.top.screens import Live
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
-from lockkit.gpu.views import HostView
+from lockkit.hooks import of_gpus
 from lockkit.lib.printable import printable
 from lockkit.views.looking import Asked, Look, look
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from lockkit.facts import ClaimInfo
-    from lockkit.gpu.views import GpuLook
     from lockkit.sync.client import Client
 
 __all__ = ["Top"]
@@ -112,7 +111,7 @@ class Top(App[int]):
         self._asked = asked
         self._interval = interval
         self._simulate = simulate
-        self._gpus: HostView | None = None
+        self._gpus: Callable[[], DrawnGpus] | None = None
         self._poller = Poller(self._tell, interval)
         self._fresh_at, self._heard = time.time(), time.monotonic()
         self._trouble = ""
@@ -162,12 +161,12 @@ class Top(App[int]):
         """The locks."""
         return look(self.client, self._asked)
 
-    def read_gpus(self) -> GpuLook | str:
+    def read_gpus(self) -> DrawnGpus | str:
         """The GPUs of this host, or why nothing can be said about any."""
         try:
             if self._gpus is None:
-                self._gpus = HostView(self.client, self._simulate)
-            return self._gpus.look()
+                self._gpus = of_gpus("screen")(self.client, self._simulate)
+            return self._gpus()
         except (DevicesUnavailable, ConfigError) as error:
             return "; ".join(filter(None, (error.message, error.hint)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeAlias
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -11,7 +13,6 @@ from textual.containers import VerticalScroll
 from textual.widgets import ContentSwitcher, DataTable, Footer, Input, Static, Tab, Tabs
 
 from lockkit.cli import drains, failure_table
-from lockkit.cli.gpus import below, table_of
 from lockkit.cli.looking import contended_words, summary_words
 from lockkit.cli.top.cells import Entry, lock_columns, lock_entries, matching
 from lockkit.cli.top.live_table import LiveTable
@@ -21,11 +22,10 @@ from lockkit.cli.top.screens import Live
 from lockkit.lib.printable import printable
 from lockkit.views.looking import Look, Sort, arranged
 
-if TYPE_CHECKING:
-    from lockkit.gpu.views import GpuLook
+__all__ = ["DrawnGpus", "MainScreen"]
 
-__all__ = ["MainScreen"]
-
+DrawnGpus: TypeAlias = Callable[[int], Table]
+"""GPUs as they were seen at some time: a function that draws them in so many columns."""
 _MOST = 2000
 """Locks that are shown; a filter finds the others."""
 _TABS = {"locks": "Locks", "gpus": "GPUs", "failures": "Failures"}
@@ -130,13 +130,9 @@ class MainScreen(Live):
         self.query_one("#summary", Static).update(printable("\n".join(told), lines=True))
         self._tell_entry()
 
-    def _show_gpus(self, found: GpuLook | str, at: float) -> None:  # noqa: ARG002 (a view's)
-        if isinstance(found, str):
-            self.query_one("#gpu-table", Static).update(printable(found))
-            return
-        table = table_of(found.cards, self.app.size.width - 2, found.hosts)
-        table.caption = Text(printable("\n".join(below(found)), lines=True))
-        self.query_one("#gpu-table", Static).update(table)
+    def _show_gpus(self, found: DrawnGpus | str, at: float) -> None:  # noqa: ARG002 (a view's)
+        shown = printable(found) if isinstance(found, str) else found(self.app.size.width - 2)
+        self.query_one("#gpu-table", Static).update(shown)
 
     def _show_failures(self, found: list[dict[str, object]], at: float) -> None:  # noqa: ARG002 (a view's)
         shown = (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockkit.cli import exits, nesting, taking
 from lockkit.cli.nesting import Outer
+from lockkit.cli.parameters import finite
 from lockkit.cli.suggesting import as_called
 from lockkit.cli.waiting import Announcer, Told, ordinal
 from lockkit.config.suggesting import SameStore
@@ -16,12 +18,12 @@ from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, Lock
 from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_hand, what_helps, why_waiting
 from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.host_pools import root_of_pool
-from lockkit.gpu.jobs import strangers, usable_inside
+from lockkit.gpu.jobs import job_ttl, strangers, usable_inside
 from lockkit.gpu.joining import request_words
 from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import HostCards
-from lockkit.gpu.visible import cuda_knows, cuda_variables
+from lockkit.gpu.visible import asked_words, cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many, together
 from lockkit.lib.clock import SYSTEM
@@ -33,6 +35,7 @@ from lockkit.values.sizes import MIB
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
+    from lockkit.cli.guarding import Run
     from lockkit.cli.run_request import CardOptions, Request
     from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
@@ -43,10 +46,44 @@ if TYPE_CHECKING:
     from lockkit.shared.options import Options
     from lockkit.sync.client import Client
 
-__all__ = ["CardAnnouncer", "Cards", "ReusedCards"]
+__all__ = ["CardAnnouncer", "Cards", "ReusedCards", "guarded"]
 
 _FRESH = 5.0
 """Seconds for which a live line shows the cards as they were seen last."""
+
+
+def guarded(run: Run, client: Client, asked: CardOptions) -> int:
+    """Run the command of ``lockkit run --gpu`` on its cards. Returns the exit code of the command.
+
+    Raises:
+        CommandFailed: The cards are not to be had, or were lost.
+        LockkitError: As for :meth:`Cards.acquire`.
+    """
+    request, session = run.request, run.session
+    cards = Cards(client, session, asked)
+    run.call(cards.pool)
+    if not cards.outer:
+        for told in (cards.simulation, asked_words(os.environ)):
+            if told is not None and not request.quiet:
+                run.tell(told)
+        cards.keeps_others_apart(None if request.quiet else run.tell)
+    announcer = CardAnnouncer(
+        client,
+        quiet=request.quiet,
+        as_json=session.json,
+        signals=run.signals,
+        cards=cards,
+        limit=finite(request.timeout),
+    )
+    options = taking.options_of(client, request, run.signals.wake, job_ttl(client.capabilities))
+    taken = run.waiting(announcer, lambda: cards.acquire(request, options, announcer))
+    run.call(cards.pool)  # the store may keep the cards under a former name of this host
+    if isinstance(taken, ReusedCards):
+        exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
+        return run.reusing(client, taken.holds, exported)
+    assert isinstance(taken, GpuLeases)
+    named, look = partial(cards.named, taken), taken.held_cards.family.look
+    return run.held(client, taken, shows=cards.exports, named=named, sees=look)
 
 
 class ReusedCards(NamedTuple):
@@ -346,7 +383,7 @@ def _as_json(receipts: Mapping[str, Receipt]) -> str:
     """The receipts of the last holders, by UUID, as ``lockkit gpu ls --json`` has each."""
     import msgspec
 
-    from lockkit.views.gpus import receipt
+    from lockkit.gpu.documents import receipt
 
     return msgspec.json.encode({uuid: receipt(one) for uuid, one in receipts.items()}).decode()
 

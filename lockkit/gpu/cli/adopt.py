@@ -12,10 +12,10 @@ from lockkit.cli.background import Front
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
-from lockkit.cli.gpu_keeper import Event, Keeper
 from lockkit.cli.parameters import Duration, Number, Remark, Size
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
+from lockkit.gpu.cli.keeper import Event, Keeper
 from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def _take(
         CommandFailed: A card cannot be had now.
         LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
     """
-    from lockkit.cli.cards import Cards
     from lockkit.cli.run_request import CardOptions
     from lockkit.gpu.adopting import NotAdopted, adopt
+    from lockkit.gpu.cli.cards import Cards
     from lockkit.gpu.jobs import job_ttl
     from lockkit.lib.descent import descendants
 

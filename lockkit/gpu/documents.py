@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.views import documents, making, parts
 from lockkit.views.texts import rfc3339
 
@@ -23,6 +25,7 @@ __all__ = [
     "hosts",
     "mark",
     "receipt",
+    "seen_here",
 ]
 
 
@@ -39,6 +42,32 @@ def document(seen: GpuLook) -> documents.GpuLs:
         remarks=seen.snapshot.remarks,
         waiting=None if seen.host is None else seen.waits.get(seen.host),
     )
+
+
+def seen_here(client: Client, simulate: int | None) -> documents.GpuLs:
+    """The GPUs of this host; an empty list with a remark if nothing can be said about any.
+
+    Args:
+        client: The client.
+        simulate: The number of GPUs to simulate; None for what the configuration says.
+    """
+    from lockkit.gpu.views import HostView
+
+    view = HostView(client, simulate)
+    try:
+        return document(view.look())
+    except DevicesUnavailable as error:
+        now, host = client.driver().clock.wall(), None
+        with suppress(ConfigError):
+            host = view.host
+        return documents.GpuLs(
+            host=host,
+            read_at=rfc3339(now),
+            read_at_seconds=now,
+            gpus=(),
+            remarks=(error.message,),
+            waiting=None,
+        )
 
 
 def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> parts.Gpu:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.lib.noted import RESERVED
 from lockkit.lib.printable import printable
 from lockkit.values.sizes import show as size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
-    from lockkit.facts import ClaimInfo
     from lockkit.gpu.states import Card
     from lockkit.gpu.views import GpuLook
+    from lockkit.sync.client import Client
 
-__all__ = ["below", "table_of", "use_of_gpu"]
+__all__ = ["below", "screen", "table_of"]
 
 _COLOURS = {
     "free": "green",
@@ -35,14 +34,27 @@ _LEAST = {"model": len("model"), "state": len("quarantined"), "user": len("user"
 """Columns that a cell may take at least, however little room there is."""
 
 
-def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
-    """The use that the holder of a GPU has reported, in words; nothing for other locks."""
-    own = holder.note.get(RESERVED)
-    if not isinstance(own, Mapping) or "gpu" not in own:
-        return []
-    from lockkit.gpu.usage import use_of, use_words
+def screen(client: Client, simulate: int | None) -> Callable[[], Callable[[int], Table]]:
+    """The GPUs of this host, for ``lockkit top``: a function that looks at them, and returns one that draws.
 
-    return use_words(use_of(holder), now)
+    The function that draws takes the columns of the terminal.
+
+    Args:
+        client: The client.
+        simulate: The number of GPUs to simulate; None for what the configuration says.
+    """
+    from lockkit.gpu.views import HostView
+
+    view = HostView(client, simulate)
+    return lambda: partial(_drawn, view.look())
+
+
+def _drawn(seen: GpuLook, width: int) -> Table:
+    from rich.text import Text
+
+    table = table_of(seen.cards, width, seen.hosts)
+    table.caption = Text(printable("\n".join(below(seen)), lines=True))
+    return table
 
 
 def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:

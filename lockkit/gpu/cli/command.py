@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import completing, exits, fitting, output
+from lockkit.cli import exits, fitting, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
-from lockkit.cli.gpu_adopt import command as adopt
-from lockkit.cli.gpu_reserve import command as reserve
 from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
 from lockkit.cli.watching import print_each, redraw, trying_again
 from lockkit.errors import DevicesUnavailable
+from lockkit.gpu.cli.adopt import command as adopt
+from lockkit.gpu.cli.completing import cards, marked_cards
+from lockkit.gpu.cli.reserve import command as reserve
 from lockkit.gpu.views import FleetView, GpuLook, HostView
 from lockkit.lib.printable import printable
 from lockkit.values.identity import this_process
@@ -118,7 +119,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
         return
     from rich.live import Live
 
-    from lockkit.cli.gpus import below
+    from lockkit.gpu.cli.tables import below
 
     with Live(auto_refresh=False, screen=False) as live:
         last: GpuLook | None = None
@@ -138,8 +139,8 @@ def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Tab
     """The table of as many cards as the terminal has rows for, with messages and the number left out."""
     from rich.markup import escape
 
-    from lockkit.cli.gpus import table_of
     from lockkit.cli.tables import width
+    from lockkit.gpu.cli.tables import table_of
 
     cards, hosts = (seen.cards, seen.hosts) if seen else ((), ())
 
@@ -158,13 +159,13 @@ def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Tab
 
 def _print(session: Session, client: Client, seen: GpuLook) -> None:
     if session.json:
-        from lockkit.views import gpus
+        from lockkit.gpu import documents
 
-        made = gpus.document(seen) if seen.each is None else gpus.hosts(client, seen, seen.each)
+        made = documents.document(seen) if seen.each is None else documents.hosts(client, seen, seen.each)
         output.write_json(made, indent=True)
         return
-    from lockkit.cli.gpus import below, table_of
     from lockkit.cli.tables import show, width
+    from lockkit.gpu.cli.tables import below, table_of
 
     if seen.cards or seen.each is None:
         show(table_of(seen.cards, width(), seen.hosts))
@@ -193,7 +194,7 @@ lockkit gpu quarantine 3 --reason "Xid 79 twice today, ticket 4711"
 lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 """,
 )
-@click.argument("card", metavar="GPU", shell_complete=completing.cards)
+@click.argument("card", metavar="GPU", shell_complete=cards)
 @option("--reason", type=Remark(), required=True, help="Why: shown wherever the GPU is shown.")
 @SIMULATE
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
@@ -221,11 +222,12 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
                 as_json=session.json,
             )
         if session.json:
-            from lockkit.views import documents, gpus, making
+            from lockkit.gpu.documents import mark as made
+            from lockkit.views import documents, making
 
             output.write_json(
                 documents.GpuQuarantine(
-                    store=making.store(client), host=host, uuid=uuid, quarantine=gpus.mark(mark)
+                    store=making.store(client), host=host, uuid=uuid, quarantine=made(mark)
                 ),
                 indent=True,
             )
@@ -242,7 +244,7 @@ lockkit gpu clear 3
 lockkit gpu clear GPU-54a033e8 --reason "exchanged, ticket 4711"
 """,
 )
-@click.argument("card", metavar="GPU", shell_complete=completing.marked_cards)
+@click.argument("card", metavar="GPU", shell_complete=marked_cards)
 @option("--reason", type=Remark(), metavar="TEXT", help="Why: in the event gpu_cleared.")
 @SIMULATE
 def _clear(session: Session, card: str, *, reason: str | None, simulate: int | None) -> int:
@@ -265,14 +267,15 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         holders = () if mark is None or session.json else holders_of(client, host, uuid)
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import gpus, making
+            from lockkit.gpu.documents import mark as made
+            from lockkit.views import making
 
             output.write_json(
                 documents.GpuClear(
                     store=making.store(client),
                     host=host,
                     uuid=uuid,
-                    quarantine=None if mark is None else gpus.mark(mark),
+                    quarantine=None if mark is None else made(mark),
                     reason=reason,
                 ),
                 indent=True,

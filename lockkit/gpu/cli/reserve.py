@@ -14,11 +14,11 @@ from lockkit.cli.background import Front
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import card_options, of_cards
-from lockkit.cli.gpu_keeper import Event, Keeper
 from lockkit.cli.parameters import Duration, Number, Remark
 from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
+from lockkit.gpu.cli.keeper import Event, Keeper
 from lockkit.gpu.usage import RESERVATION
 from lockkit.lib.clock import SYSTEM
 from lockkit.notes.members import MOST
@@ -105,8 +105,8 @@ def command(session: Session, *, count: int, length: float, detach: bool, **opti
 def _reserve(
     session: Session, client: Client, request: Request, signals: Signals, length: float, front: Front | None
 ) -> int:
-    from lockkit.cli.cards import CardAnnouncer, Cards
     from lockkit.cli.parameters import finite
+    from lockkit.gpu.cli.cards import CardAnnouncer, Cards
     from lockkit.gpu.jobs import job_ttl
     from lockkit.gpu.pools import GpuLeases
 
