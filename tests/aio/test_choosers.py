@@ -34,7 +34,7 @@ async def test_a_task_waits_at_the_gate_until_a_member_will_do(harness):
 async def test_a_chooser_that_hangs_is_bounded_and_holds_up_nothing_else(harness):
     async with client_of(harness) as client:
         chooser = Hangs("a")
-        task = asyncio.create_task(_held(client, chooser, timeout=0.5))
+        task = asyncio.create_task(_held(client, chooser, timeout=2.0))
         await soon(lambda: chooser.threads)
         async with client.lock("other").acquire(timeout=5):
             pass

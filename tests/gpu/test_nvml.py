@@ -371,8 +371,7 @@ def test_a_card_that_hangs_before_its_uuid_is_known_takes_only_itself_out(host):
     host.card(1)
     host.set(0, "stuck nvmlDeviceGetHandleByIndex_v2", 1)
     with host.looker() as looker:
-        found = looker.do("faulty", 3.0)
-        assert (found["0"], found["GPU-1"]) == (STUCK, [False])
+        until(lambda: looker.do("faulty", 3.0) == {"0": STUCK, "GPU-1": [False]})
         host.set(0, "stuck nvmlDeviceGetHandleByIndex_v2")
         until(lambda: looker.do("faulty", 60) == {"GPU-0": [False], "GPU-1": [False]})
 
