@@ -113,6 +113,11 @@ class LoopConnection(asyncio.Protocol):
             self._loop.call_soon(self._stay_awake, asked, until, turns - 1)
 
     @property
+    def asked(self) -> bool:
+        """Whether a request is under way."""
+        return self._asked is not None
+
+    @property
     def broken(self) -> bool:
         """Whether the connection is closed or closing, also after a signal handler cut the closing short."""
         return self._error is not None or self._transport is None or self._transport.is_closing()

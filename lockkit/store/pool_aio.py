@@ -27,13 +27,21 @@ _FAR = 0.003
 """Average seconds of a connection's use from which on a server counts as far away, or slow."""
 _RECENT = 8
 """The number of uses of which that is the average."""
+_LOST = 1.0
+"""Seconds after which a lent connection without a request is lost: calls give it back in the same turn."""
 _CLOSED = "this store is closed", "call lockkit.aio.connect() again"
+
+
+class Permit:
+    """The right to open one connection."""
 
 
 class LoopPool:
     """The connections to one route. A call takes one, and gives it back when all its requests were answered.
 
-    The pool grows to a limit, lower for a near server; further calls wait for their turn, in order.
+    The pool grows to a limit, lower for a near server; further calls wait for their turn, in order. A signal
+    handler that raises may end a call before it gives back what it has. So the pool knows what it has lent,
+    and takes it back where a call would have to wait.
 
     Args:
         loop: The event loop.
@@ -41,9 +49,6 @@ class LoopPool:
         where: The server, for errors.
         most: The most connections at a time, to a server that is far away.
         deliveries: Ends the waits of calls for which no connection was free in time.
-
-    Attributes:
-        size: The connections that are free, lent, or being opened.
     """
 
     def __init__(
@@ -63,17 +68,27 @@ class LoopPool:
         """Seconds that a use of a connection takes, on average; the last uses count most."""
         self._deliveries = deliveries
         self._free: list[LoopConnection] = []
-        self._waiting: deque[PromptFuture[LoopConnection | None]] = deque()
+        self._lent: set[LoopConnection] = set()
+        self._opening: dict[Permit, float] = {}
+        """The permits to open a connection, and the ends of the calls that have them."""
+        self._waiting: deque[PromptFuture[LoopConnection | Permit]] = deque()
         self._generation = 0
         self._closed = False
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """The number of connections that are free, lent, or being opened."""
+        return len(self._free) + len(self._lent) + len(self._opening)
 
     def free(self) -> LoopConnection | None:
         """Take a free connection, if there is one that can be used."""
         while self._free:
-            connection, now = self._free.pop(), time.monotonic()
-            if connection.usable(now):
-                connection.since = now
+            connection, now = self._free[-1], time.monotonic()
+            usable = connection.usable(now)
+            connection.since = now
+            self._lent.add(connection)
+            self._free.pop()
+            if usable:
                 return connection
             self.lost(connection)
         return None
@@ -86,29 +101,42 @@ class LoopPool:
         """
         if self._closed:
             raise self._refused(*_CLOSED)
-        connection = self.free()
-        if connection is None and self.size < self._limit:
-            self.size += 1
-        elif connection is None:
-            connection = await self._turn(end)
-            if connection is not None and connection.broken:  # just now
-                connection.close()
-                connection = None
-        if connection is not None:
-            return connection
+        got: LoopConnection | Permit | None = self.free()
+        if got is None:
+            self._take_back()
+            got = Permit() if self.size < self._limit else await self._turn(end)
+        if not isinstance(got, Permit):
+            if not got.broken:
+                return got
+            got.close()  # just now
+            self._lent.discard(got)
+            got = Permit()
+        self._opening[got] = end
         generation = self._generation
         try:
             connection = await self._make(end)
-        except BaseException:
-            self._left()
-            raise
-        connection.generation = generation
-        connection.since = time.monotonic()
+            connection.generation = generation
+            connection.since = time.monotonic()
+            self._lent.add(connection)
+        finally:
+            self._opening.pop(got, None)
+            self._next()
         return connection
 
-    async def _turn(self, end: float) -> LoopConnection | None:
-        """Wait for a connection that is given back. None if one may be opened."""
-        turn: PromptFuture[LoopConnection | None] = PromptFuture(self._loop)
+    def _take_back(self) -> None:
+        """Take back what calls have not given back, because a signal handler ended them."""
+        now = time.monotonic()
+        for permit, end in list(self._opening.items()):
+            if end + _LOST < now:
+                self._opening.pop(permit, None)
+        for connection in list(self._lent):
+            if not connection.asked and connection.since + _LOST < now:
+                connection.reset()
+                self._lent.discard(connection)
+
+    async def _turn(self, end: float) -> LoopConnection | Permit:
+        """Wait for a connection that is given back, or for a permit to open one."""
+        turn: PromptFuture[LoopConnection | Permit] = PromptFuture(self._loop)
         self._waiting.append(turn)
         left = end - time.monotonic()
         timer = self._loop.call_later(max(left * _PATIENCE, 0.0), self._too_late, turn)
@@ -116,18 +144,21 @@ class LoopPool:
             return await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                connection = turn.result()  # given to a call that was cancelled just now
-                if connection is None:
-                    self._left()
+                got = turn.result()  # given to a call that was cancelled just now
+                if isinstance(got, Permit):
+                    self._opening.pop(got, None)
+                    self._next()
                 else:
-                    self.keep(connection)
+                    self.keep(got)
             raise
         finally:
             timer.cancel()
             while self._waiting and self._waiting[0].done():
                 self._waiting.popleft()
 
-    def _too_late(self, turn: PromptFuture[LoopConnection | None]) -> None:
+    def _too_late(self, turn: PromptFuture[LoopConnection | Permit]) -> None:
+        self._take_back()
+        self._next()
         text = f"{self._limit} requests are under way, and none was answered in time"
         self._deliveries.fail(turn, self._refused(text, "is the server slow, or cut off?"))
 
@@ -145,13 +176,14 @@ class LoopPool:
         connection.since = now
         if not (self._waiting and self._pass_on(connection)):
             self._free.append(connection)
-        elif self.size < self._limit and self._pass_on(None):
-            self.size += 1
+            self._lent.discard(connection)
+        self._next()
 
     def lost(self, connection: LoopConnection) -> None:
         """Close a connection that is not used again."""
         connection.close()
-        self._left()
+        self._lent.discard(connection)
+        self._next()
 
     def drop(self) -> None:
         """Close the free connections now, and those in use when their call ends."""
@@ -177,15 +209,17 @@ class LoopPool:
             self.lost(self._free.pop(0))
         return None
 
-    def _left(self) -> None:
-        """Let another connection take the place of one that is closed."""
-        if not self._pass_on(None):
-            self.size -= 1
+    def _next(self) -> None:
+        """Let those who wait open connections in place of those that are closed."""
+        while self._waiting and self.size < self._limit and self._pass_on(Permit()):
+            pass
 
-    def _pass_on(self, connection: LoopConnection | None) -> bool:
+    def _pass_on(self, what: LoopConnection | Permit) -> bool:
         while self._waiting and not self._loop.is_closed():
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.deliver(connection)
+                if isinstance(what, Permit):
+                    self._opening[what] = time.monotonic() + _LOST
+                turn.deliver(what)
                 return True
         return False

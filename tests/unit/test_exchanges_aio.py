@@ -358,6 +358,18 @@ def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
     assert len(words.connections) == 8
 
 
+class Lent:
+    """A connection whose request is under way."""
+
+    asked, broken, since = True, False, 0.0
+
+    def usable(self, _now):
+        return True
+
+    def close(self):
+        pass
+
+
 @pytest.mark.parametrize("delay, most", [(0.02, 20), (0.001, 8)], ids=["far", "near"])
 def test_more_connections_are_opened_to_a_server_that_is_far_away(monkeypatch, delay, most):
     loop = SeededLoop(1)
@@ -365,7 +377,7 @@ def test_more_connections_are_opened_to_a_server_that_is_far_away(monkeypatch, d
     made = []
 
     async def make(_end):
-        made.append(SimpleNamespace(usable=lambda _now: True, broken=False, close=lambda: None, since=0.0))
+        made.append(Lent())
         return made[-1]
 
     async def work():
@@ -383,6 +395,30 @@ def test_more_connections_are_opened_to_a_server_that_is_far_away(monkeypatch, d
         assert loop.run_until_complete(work()) == most == len(made)
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("what", ["connection", "permit"])
+def test_what_a_call_that_was_cut_short_did_not_give_back_is_taken_back(
+    on_loop, words, monkeypatch, what, queued
+):
+    monkeypatch.setattr(pool_aio, "_LOST", 0.05)
+
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        (pool,) = performer._pools.values()
+        lost = pool.free()
+        assert lost is not None
+        if what == "permit":
+            pool.lost(lost)
+            pool._opening[pool_aio.Permit()] = time.monotonic()
+        if not queued:
+            await asyncio.sleep(0.1)
+        second = performer.perform(said(words.place, b"second", end=time.monotonic() + 2.0))
+        assert await second == [b"second"]
+        assert len(performer._connections) == pool.size == 1
+
+    on_loop(work, most=1)
 
 
 # -- opening
@@ -622,7 +658,7 @@ def test_a_call_waits_for_its_turn_only_as_long_as_its_request_could_still_be_an
     monkeypatch.setattr(pool_aio, "time", SimpleNamespace(monotonic=loop.time))
 
     async def make(_end):
-        return SimpleNamespace(usable=lambda _now: True, broken=False, close=lambda: None)
+        return Lent()
 
     async def work():
         pool = pool_aio.LoopPool(loop, make, "here", 1, prompt_future.Deliveries(loop))
