@@ -65,7 +65,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|S|_?T)"),  # type variables
     (
         r"py:.*",
-        r"OnWait|Exchange|End|Reason|Severity|(?:Release)?Answer",
+        r"OnWait|Exchange|End|Reason|Severity|(?:Release)?Answer|lockkit\.plugins\.providers\.DeviceProvider",
     ),  # aliases that only annotations name
     (
         r"py:.*",
