@@ -397,12 +397,12 @@ def test_more_connections_are_opened_to_a_server_that_is_far_away(monkeypatch, d
         loop.close()
 
 
-@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 0.5], ids=["at once", "in the queue"])
 @pytest.mark.parametrize("what", ["connection", "permit"])
 def test_what_a_call_that_was_cut_short_did_not_give_back_is_taken_back(
-    on_loop, words, monkeypatch, what, queued
+    on_loop, words, monkeypatch, what, seconds
 ):
-    monkeypatch.setattr(pool_aio, "_LOST", 0.05)
+    monkeypatch.setattr(pool_aio, "_LOST", seconds)
 
     async def work(performer):
         await performer.perform(said(words.place, b"first"))
@@ -412,8 +412,6 @@ def test_what_a_call_that_was_cut_short_did_not_give_back_is_taken_back(
         if what == "permit":
             pool.lost(lost)
             pool._opening[pool_aio.Permit()] = time.monotonic()
-        if not queued:
-            await asyncio.sleep(0.1)
         second = performer.perform(said(words.place, b"second", end=time.monotonic() + 2.0))
         assert await second == [b"second"]
         assert len(performer._connections) == pool.size == 1
