@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncLeases
 from lockkit.aio.locks import AsyncLock
-from lockkit.aio.shortform import Acquiring, AsyncShortForm
+from lockkit.aio.shortform import Acquiring, AsyncLeft, AsyncShortForm
 from lockkit.lib.caller import Caller, caller
 from lockkit.lib.leaving import Held
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call, OnWait
 from lockkit.protocol.composing import PlaceLost, Steps, all_of
-from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
-from lockkit.shared.locks import checked_timeout
+from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking
 from lockkit.shared.options import DEFAULT, Default
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
     from lockkit.drivers.aio import LoopDriver
-    from lockkit.drivers.waits import OnWait
+    from lockkit.errors import AcquireTimeout
+    from lockkit.shared.composites import Request
 
-__all__ = ["AsyncAllOf", "AsyncAnyOf", "AsyncTaking"]
+__all__ = ["AsyncAllOf", "AsyncAnyOf", "AsyncComposite", "AsyncTaking"]
 
 H = TypeVar("H", bound=Held)
+S = TypeVar("S", bound=AsyncLeft)
 
 
 class AsyncTaking(AnyTaking):
@@ -33,22 +35,12 @@ class AsyncTaking(AnyTaking):
     engine: LoopDriver
 
     @classmethod
-    async def begin(
-        cls,
-        engines: Engines,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> Self:
+    async def begin(cls, engines: Engines, call: Call, taken_at: Caller) -> Self:
         """Open the store if necessary, and make the object; see :class:`lockkit.sync.composites.Taking`."""
+        wait = call.timeout
         deadline = engines.opening.clock.now() + wait if wait else None
         engine = engines.ready() or await engines.engine(wait)
-        taking = cls(
-            engines.opening, engine.driver, deadline, on_wait, taken_at, detect=detect, reason=reason
-        )
+        taking = cls(engines.opening, engine.driver, call, deadline, taken_at)
         taking.engine = engine
         return taking
 
@@ -58,7 +50,7 @@ class AsyncTaking(AnyTaking):
         """As :meth:`lockkit.sync.composites.Taking.run`."""
         engine, together = self.engine, self.together
         try:
-            got = await engine.acquire_together(together, steps, self._on_wait)
+            got = await engine.acquire_together(together, steps)
             if got is None:
                 return None
             # No await from here on, so that no cancellation comes between the grants and the leases.
@@ -73,7 +65,34 @@ class AsyncTaking(AnyTaking):
             raise
 
 
-class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
+class AsyncComposite(AsyncShortForm[S]):
+    """A factory of leases on several locks, which are taken together."""
+
+    _engines: Engines
+
+    async def _taken(self, taking: AsyncTaking, wanted: Request | None) -> S | None:
+        """Run an acquisition; None only on a definite "busy"."""
+        raise NotImplementedError
+
+    def _denied(self, taking: AsyncTaking, wanted: Request | None) -> AcquireTimeout:
+        """The error of an acquire that does not wait, and found a lock busy."""
+        raise NotImplementedError
+
+    async def _take(self, call: Call, taken_at: Caller, wanted: Request | None = None) -> S | None:
+        while True:
+            taking = await AsyncTaking.begin(self._engines, call, taken_at)
+            try:
+                got = await self._taken(taking, wanted)
+            except PlaceLost as lost:
+                call = taking.again(lost)
+                continue
+            # No call may come between: a signal must not strike where only this frame has the leases.
+            if got is not None or call.tries:
+                return got
+            raise self._denied(taking, wanted)
+
+
+class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncComposite[AsyncLeases]):
     """A factory of leases on several locks, by :meth:`AsyncClient.all_of`; see :class:`~lockkit.AllOf`.
 
     ``async with client.all_of([a, b]):`` is the short form. A cancelled acquire leaves nothing in the store.
@@ -109,9 +128,8 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
             LeaseLost: A lock was lost (evicted, for instance) during the wait; the others were given back.
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`; the error names the lock.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        check_call(self.name, self.locks, on_wait, detect_deadlock, reason=reason)
-        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock, reason=reason))
+        call = self._called(timeout, reason=reason, on_wait=on_wait, detect=detect_deadlock)
+        return Acquiring(self._take(call, caller()))
 
     def try_acquire(self, *, reason: str | None = None) -> Coroutine[Any, Any, AsyncLeases | None]:
         """Hold all locks if free now; None only if one is definitely busy, after giving back the others.
@@ -119,57 +137,18 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        check_call(self.name, self.locks, reason=reason)
-        return self._tried(caller(), reason)
+        return self._take(self._called(0.0, reason=reason, tries=True), caller())
 
-    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLeases]:
-        return self._acquired(self._timeout, None, taken_at)
-
-    async def _acquired(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> AsyncLeases:
-        leases, taking = await self._take(wait, on_wait, taken_at, detect=detect, reason=reason)
-        if leases is None:
-            raise self._refused(taking.busy)
-        return leases
-
-    async def _tried(self, taken_at: Caller, reason: str | None) -> AsyncLeases | None:
-        return (await self._take(0.0, None, taken_at, reason=reason))[0]
-
-    async def _take(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> tuple[AsyncLeases | None, AsyncTaking]:
-        while True:
-            taking = await AsyncTaking.begin(
-                self._engines, wait, on_wait, taken_at, detect=detect, reason=reason
-            )
-            try:
-                return await self._taken(taking, wait), taking
-            except PlaceLost as lost:
-                wait = taking.left_to_wait(wait, lost)
-
-    async def _taken(self, taking: AsyncTaking, wait: float | None) -> AsyncLeases | None:
+    async def _taken(self, taking: AsyncTaking, _wanted: Request | None) -> AsyncLeases | None:
         levels: list[AsyncLease] = []
         try:
             attempts: dict[Attempt, AsyncLock] = {}
             for lock in self.locks:
-                level = await lock.level(taking.driver, taking.key, taking.taken_at, wait)
+                level = await lock.level(taking.driver, taking.key, taking.taken_at, taking.call.timeout)
                 if level is not None:
                     levels.append(level)
                 else:
-                    attempts[taking.attempt(lock, wait=wait != 0, one_of=len(self.locks))] = lock
+                    attempts[taking.attempt(lock, wait=taking.waits, one_of=len(self.locks))] = lock
             steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = await taking.run(
                 steps, attempts, lambda got: AsyncLeases(self._ordered([*levels, *got]))
@@ -184,7 +163,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
             raise
 
 
-class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
+class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncComposite[AsyncLease]):
     """A factory of leases on one of several, made by :meth:`AsyncClient.any_of`; see :class:`~lockkit.AnyOf`.
 
     Attributes:
@@ -217,9 +196,8 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
             DeadlockDetected: This task would wait for itself at every one of the locks.
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first failure.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        check_call(self.name, self.locks, on_wait, detect_deadlock, reason=reason)
-        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock, reason=reason))
+        call = self._called(timeout, reason=reason, on_wait=on_wait, detect=detect_deadlock)
+        return Acquiring(self._take(call, caller()))
 
     def try_acquire(self, *, reason: str | None = None) -> Coroutine[Any, Any, AsyncLease | None]:
         """Hold the first of the locks that is free now; None only if each is definitely busy.
@@ -227,38 +205,8 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        check_call(self.name, self.locks, reason=reason)
-        return self._tried(caller(), reason)
+        return self._take(self._called(0.0, reason=reason, tries=True), caller())
 
-    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLease]:
-        return self._acquired(self._timeout, None, taken_at)
-
-    async def _acquired(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> AsyncLease:
-        lease, taking = await self._take(wait, on_wait, taken_at, detect=detect, reason=reason)
-        if lease is None:
-            raise self._refused(taking.busy)
-        return lease
-
-    async def _tried(self, taken_at: Caller, reason: str | None) -> AsyncLease | None:
-        return (await self._take(0.0, None, taken_at, reason=reason))[0]
-
-    async def _take(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> tuple[AsyncLease | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
-        steps, attempts = self._steps(taking, wait=wait != 0)
-        return await taking.run(steps, attempts, lambda got: got[0]), taking
+    async def _taken(self, taking: AsyncTaking, _wanted: Request | None) -> AsyncLease | None:
+        steps, attempts = self._steps(taking)
+        return await taking.run(steps, attempts, lambda got: got[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Never, overload
+from typing import TYPE_CHECKING, Any, Never
 
 from lockkit.aio.lease import AsyncLease
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
@@ -13,14 +13,14 @@ from lockkit.facts import Kind
 from lockkit.lib.caller import Caller, caller
 from lockkit.lib.takers import asker
 from lockkit.protocol import denials
-from lockkit.shared.locks import AnyLock, arguments, checked_timeout
+from lockkit.protocol.call import Call, OnWait
+from lockkit.shared.locks import AnyLock, arguments
 from lockkit.shared.options import DEFAULT, Default, Options
 from lockkit.values.habits import Answering, unexpected
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
     from lockkit.drivers.threads import Driver
-    from lockkit.drivers.waits import OnWait
 
 __all__ = ["AsyncLock", "AsyncRWLock", "build"]
 
@@ -95,9 +95,8 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
         """
         if others:
             raise unexpected("AsyncLock.acquire()", others, self._own_timeout())
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        note = self._checked(note, reason, on_wait, detect=detect_deadlock)
-        return Acquiring(self._take(wait, note, on_wait, caller(), waits=True, detect=detect_deadlock))
+        call = self._called(timeout, note=note, reason=reason, on_wait=on_wait, detect=detect_deadlock)
+        return Acquiring(self._take(call, caller()))
 
     def try_acquire(
         self, *, note: Mapping[str, object] | None = None, reason: str | None = None
@@ -107,49 +106,14 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        note = self._checked(note, reason, None)
-        return self._take(0.0, note, None, caller(), waits=False)
+        return self._take(self._called(0.0, note=note, reason=reason, tries=True), caller())
 
     async def available(self) -> int:
         """See :meth:`lockkit.Lock.available`."""
         return await self._engines.call(self._available)
 
-    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLease]:
-        return self._take(self._timeout, None, None, taken_at, waits=True)
-
-    @overload
-    async def _take(
-        self,
-        wait: float | None,
-        note: Mapping[str, object] | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        waits: Literal[True],
-        detect: bool = False,
-    ) -> AsyncLease: ...
-    @overload
-    async def _take(
-        self,
-        wait: float | None,
-        note: Mapping[str, object] | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        waits: Literal[False],
-        detect: bool = False,
-    ) -> AsyncLease | None: ...
-    async def _take(
-        self,
-        wait: float | None,
-        note: Mapping[str, object] | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        waits: bool,
-        detect: bool = False,
-    ) -> AsyncLease | None:
-        """Acquire. On a definite "busy" raise AcquireTimeout if the caller ``waits``, else return None."""
+    async def _take(self, call: Call, taken_at: Caller) -> AsyncLease | None:
+        wait = call.timeout
         opening = self._opening
         deadline = None if wait is None else opening.clock.now() + wait
         engine = self._engines.ready() or await self._engines.engine(wait)
@@ -161,9 +125,9 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             inner = await self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
+        attempt = self.attempt(driver, deadline, key, taken_at, call, wait=wait != 0)
         try:
-            hold = await engine.acquire(attempt, on_wait)
+            hold = await engine.acquire(attempt)
             # No await from here on, so that no cancellation comes between the grant and the lease.
             if hold is not None:
                 lease = self.lease_of(driver, hold, taken_at)
@@ -178,7 +142,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
                 if attempt in driver.under_way:
                     opening.look()
             raise
-        if not waits:
+        if call.tries:
             return None
         raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
 

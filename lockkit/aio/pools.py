@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lockkit.aio.composites import AsyncTaking
+from lockkit.aio.composites import AsyncComposite, AsyncTaking
 from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.locks import AsyncLock, build
-from lockkit.aio.shortform import Acquiring, AsyncShortForm
+from lockkit.aio.shortform import Acquiring
 from lockkit.facts import Kind
-from lockkit.lib.caller import Caller, caller
-from lockkit.protocol.composing import PlaceLost
-from lockkit.shared.composites import check_call
-from lockkit.shared.locks import checked_timeout
+from lockkit.lib.caller import caller
+from lockkit.shared.composites import Request
 from lockkit.shared.options import DEFAULT, Default, Options
-from lockkit.shared.pools import AnyPool, Request
+from lockkit.shared.pools import AnyPool
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
-    from lockkit.drivers.waits import OnWait
+    from lockkit.protocol.call import OnWait
     from lockkit.values.choosers import Chooser
 
 __all__ = ["AsyncPool"]
 
 
-class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLeases]):
+class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncComposite[AsyncPoolLeases]):
     """A factory of leases on members of a pool, made by :meth:`AsyncClient.pool`; see :class:`~lockkit.Pool`.
 
     ``async with pool:`` is for one member. A cancelled acquire leaves nothing in the store or at the gate.
@@ -79,12 +77,8 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
                 in time instead, as in a stopped process, the request starts again at the end of the queue.
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        request = self._request(count, each, among, chooser)
-        check_call(self.pool, self._locks(request.among).values(), on_wait, detect_deadlock, reason=reason)
-        return Acquiring(
-            self._acquired(request, wait, on_wait, caller(), detect=detect_deadlock, reason=reason)
-        )
+        call = self._called(timeout, reason=reason, on_wait=on_wait, detect=detect_deadlock)
+        return Acquiring(self._take(call, caller(), self._request(count, each, among, chooser)))
 
     def try_acquire(
         self,
@@ -100,50 +94,12 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never "busy".
         """
-        request = self._request(count, each, among, chooser)
-        check_call(self.pool, self._locks(request.among).values(), reason=reason)
-        return self._tried(request, caller(), reason)
+        call = self._called(0.0, reason=reason, tries=True)
+        return self._take(call, caller(), self._request(count, each, among, chooser))
 
-    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncPoolLeases]:
-        return self._acquired(self._request(1, None, None), self._timeout, None, taken_at)
-
-    async def _acquired(
-        self,
-        request: Request,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> AsyncPoolLeases:
-        leases, taking = await self._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
-        if leases is None:
-            raise self._refused(taking.busy, request.wanted, taking.together.refused)
-        return leases
-
-    async def _tried(self, request: Request, taken_at: Caller, reason: str | None) -> AsyncPoolLeases | None:
-        return (await self._take(request, 0.0, None, taken_at, reason=reason))[0]
-
-    async def _take(
-        self,
-        request: Request,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
-        while True:
-            taking = await AsyncTaking.begin(
-                self._engines, wait, on_wait, taken_at, detect=detect, reason=reason
-            )
-            steps, members = self._steps(taking, request, wait=wait != 0)
-            try:
-                return await taking.run(steps, members, self._made), taking
-            except PlaceLost as lost:
-                wait = taking.left_to_wait(wait, lost)
+    async def _taken(self, taking: AsyncTaking, wanted: Request | None) -> AsyncPoolLeases | None:
+        steps, members = self._steps(taking, self._wanted(wanted))
+        return await taking.run(steps, members, self._made)
 
     def _made(self, leases: list[AsyncLease]) -> AsyncPoolLeases:
         return AsyncPoolLeases(leases, self.within)

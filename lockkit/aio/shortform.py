@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from lockkit.lib.caller import Caller, caller
 from lockkit.lib.leaving import Exit, Held, Statement
+from lockkit.protocol.call import Call
 from lockkit.shared.shortform import AnyShortForm
 
 __all__ = ["Acquiring", "AsyncLeft", "AsyncShortForm"]
@@ -31,15 +32,19 @@ S = TypeVar("S", bound=AsyncLeft)
 
 
 class Acquiring(Coroutine[Any, Any, S], Generic[S]):
-    """A pending acquire: ``await`` it for the lease, or let ``async with`` acquire and release."""
+    """A pending acquire: ``await`` it for the lease, or let ``async with`` acquire and release.
+
+    Args:
+        steps: The acquire. It raises an error where it gets no lease.
+    """
 
     __slots__ = ("__weakref__", "_lease", "_statement", "_steps")
 
     look = None
     """See :class:`lockkit.lib.leaving.Manager`."""
 
-    def __init__(self, steps: Coroutine[Any, Any, S]) -> None:
-        self._steps = steps
+    def __init__(self, steps: Coroutine[Any, Any, S | None]) -> None:
+        self._steps = cast("Coroutine[Any, Any, S]", steps)
         self._lease: S | None = None
         self._statement: Statement | None = None
 
@@ -90,8 +95,8 @@ class AsyncShortForm(AnyShortForm[S]):
     look = None  # type: ignore[assignment]
     """See :class:`lockkit.lib.leaving.Manager`."""
 
-    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, S]:
-        """Take a lease, as configured."""
+    def _take(self, call: Call, taken_at: Caller) -> Coroutine[Any, Any, S | None]:
+        """Take a lease; None on a definite "busy", which is an error unless the call ``tries``."""
         raise NotImplementedError
 
     def __aenter__(self) -> Coroutine[Any, Any, Self]:
@@ -99,8 +104,9 @@ class AsyncShortForm(AnyShortForm[S]):
         return self._enter(self._statement(_EXIT.entered(self, frame), frame), caller())
 
     async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
-        lease = await self._once(taken_at)
+        lease = await self._take(self._as_made, taken_at)
         # No call before this, or a signal could end the statement without its lease.
+        assert lease is not None
         try:
             if statement is not None:
                 statement.lease = lease

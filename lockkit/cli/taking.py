@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from lockkit.cli.base import Session
     from lockkit.cli.run_request import Request
-    from lockkit.drivers.waits import OnWait
     from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+    from lockkit.protocol.call import OnWait
     from lockkit.shared.options import Options
     from lockkit.store.spi import Terms
     from lockkit.sync.client import Client

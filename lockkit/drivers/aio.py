@@ -32,7 +32,6 @@ from lockkit.protocol.hold import Hold
 from lockkit.protocol.running import ask, run
 
 if TYPE_CHECKING:
-    from lockkit.drivers.waits import OnWait
     from lockkit.protocol.composing import Steps
     from lockkit.protocol.together import Together
     from lockkit.store.exchanges import Exchange
@@ -125,14 +124,14 @@ class LoopDriver:
 
     # -- acquire
 
-    async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
+    async def acquire(self, attempt: Attempt) -> Hold | None:
         """Like :meth:`lockkit.drivers.threads.Driver.acquire`, with the same duties of the caller.
 
         A cancelled call leaves nothing behind that this loop would have to remove.
         """
         driver = self.driver
-        attempt.runs, attempt.shown = self._runs, on_wait is not None
-        waiting = _Acquisition(self, attempt, on_wait)
+        attempt.runs = self._runs
+        waiting = _Acquisition(self, attempt)
         driver.under_way[attempt] = None
         try:
             next(driver.counters.steps["attempts"])
@@ -155,13 +154,11 @@ class LoopDriver:
         driver.busy(attempt)
         return None
 
-    async def acquire_together(
-        self, together: Together, steps: Steps, on_wait: OnWait | None = None
-    ) -> list[Attempt] | None:
+    async def acquire_together(self, together: Together, steps: Steps) -> list[Attempt] | None:
         """Like :meth:`lockkit.drivers.threads.Driver.acquire_together`; the caller has the same duties."""
         driver = self.driver
         together.runs = self._runs
-        waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
+        waits = driver.under_way[together] = LoopTogether(self, together)
         try:
             driver.begin(together)
             got = await run(steps, waits.perform_blocking, waits.perform)
@@ -184,7 +181,7 @@ class LoopDriver:
 
         Claims that a thread's call for the attempt leaves are taken back after that call.
         """
-        job = attempt.call
+        job = attempt.job
         if job is None or job.cancel() or job.done():
             self._taken_back(attempt)
         else:
@@ -216,13 +213,13 @@ class LoopDriver:
         if self.at_once:
             return ask(self.driver.backend, request)
         job: Job[object] = Job()
-        attempt.call = job
+        attempt.job = job
         try:
             self.submit(request, job)
             return await result_of(job, self.loop, request.budget)
         finally:
             if job.done():
-                attempt.call = None
+                attempt.job = None
 
     def submit(self, request: Request, job: Job[object] | None = None) -> Job[object]:
         """Have a thread send a request, whose budget starts now.
@@ -262,12 +259,11 @@ class _Acquisition:
         waits: The waits for a wake; None before the first.
     """
 
-    __slots__ = ("_attempt", "_engine", "_on_wait", "waits")
+    __slots__ = ("_attempt", "_engine", "waits")
 
-    def __init__(self, engine: LoopDriver, attempt: Attempt, on_wait: OnWait | None) -> None:
+    def __init__(self, engine: LoopDriver, attempt: Attempt) -> None:
         self._engine = engine
         self._attempt = attempt
-        self._on_wait = on_wait
         self.waits: LoopWaits | None = None
 
     # No separate coroutine: each costs a waiter memory as long as it waits.
@@ -280,12 +276,7 @@ class _Acquisition:
         waits = self.waits
         if waits is None:
             waits = self.waits = LoopWaits(
-                engine.driver,
-                self._attempt,
-                self._on_wait,
-                engine.loop,
-                engine.pools.acquires,
-                engine.context,
+                engine.driver, self._attempt, engine.loop, engine.pools.acquires, engine.context
             )
             engine.driver.under_way[self._attempt] = waits
         if isinstance(effect, WaitForWake):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.together import WaitsTogether
-from lockkit.drivers.waits import OnWait, Waits
+from lockkit.drivers.waits import Waits
 from lockkit.lib.prompt_future import PromptFuture
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import OnWait
 from lockkit.protocol.effects import CHOICES, REQUESTS, Choose, Effect, Judge, WaitForAny
 from lockkit.protocol.together import Together
 
@@ -23,8 +24,8 @@ __all__ = ["LoopTogether"]
 class LoopTogether(WaitsTogether):
     """A coroutine's waits and requests to acquire several locks together. Requests run one by one."""
 
-    def __init__(self, engine: LoopDriver, together: Together, on_wait: OnWait | None) -> None:
-        super().__init__(engine.driver, together, on_wait)
+    def __init__(self, engine: LoopDriver, together: Together) -> None:
+        super().__init__(engine.driver, together)
         self._engine = engine
         self._rung = False
         self._waked: PromptFuture[None] | None = None
@@ -91,8 +92,7 @@ class LoopTogether(WaitsTogether):
             self._waked.deliver(None)
 
     def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
-        engine = self._engine
-        return _Part(engine, attempt, self._on_wait, ring)
+        return _Part(self._engine, attempt, ring, None if self._on_wait is None else self._tell)
 
 
 class _Part(LoopWaits):
@@ -101,9 +101,9 @@ class _Part(LoopWaits):
     __slots__ = ("_ring_all",)
 
     def __init__(
-        self, engine: LoopDriver, attempt: Attempt, on_wait: OnWait | None, ring: Callable[[], None]
+        self, engine: LoopDriver, attempt: Attempt, ring: Callable[[], None], tell: OnWait | None
     ) -> None:
-        super().__init__(engine.driver, attempt, on_wait, engine.loop, engine.pools.acquires, engine.context)
+        super().__init__(engine.driver, attempt, engine.loop, engine.pools.acquires, engine.context, tell)
         self._ring_all = ring
 
     def ring(self) -> None:

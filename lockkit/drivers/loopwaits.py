@@ -11,9 +11,10 @@ from lockkit.drivers.jobs import Job
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.threadpool import ThreadPool
 from lockkit.drivers.ticker import no_thread
-from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
+from lockkit.drivers.waits import Waits, cancelled, polls
 from lockkit.lib.prompt_future import PromptFuture, pause
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import OnWait
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.log import Log
 from lockkit.store.spi import Watch
@@ -40,12 +41,12 @@ class LoopWaits(Waits):
         self,
         driver: Driver,
         attempt: Attempt,
-        on_wait: OnWait | None,
         loop: asyncio.AbstractEventLoop,
         pool: ThreadPool,
         context: Context,
+        tell: OnWait | None = None,
     ) -> None:
-        super().__init__(driver, attempt, on_wait)
+        super().__init__(driver, attempt, tell)
         self._loop = loop
         self._context = context
         self._pool = pool

@@ -19,7 +19,7 @@ from lockkit.drivers.requests import Requests
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.together import ThreadTogether, WaitsTogether
-from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, sleep_until
+from lockkit.drivers.waits import ThreadWaits, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Reason
 from lockkit.lib.clock import Clock
@@ -152,28 +152,27 @@ class Driver:
         """Whether the engine grants nothing any more."""
         return self.beats.closing
 
-    def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
+    def acquire(self, attempt: Attempt) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
 
         With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle;
         cut short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
         waits: ThreadWaits | None = None
-        attempt.shown = on_wait is not None
 
         def perform(effect: Effect) -> object:
             nonlocal waits
             if not isinstance(effect, (WaitForWake, Pause)):
                 return self.perform(effect)
             if waits is None:
-                waits = self.under_way[attempt] = ThreadWaits(self, attempt, on_wait)
+                waits = self.under_way[attempt] = ThreadWaits(self, attempt)
             waits.wait(effect) if isinstance(effect, WaitForWake) else waits.pause(effect.until)
             return None
 
         self.under_way[attempt] = None
         try:
             next(self.counters.steps["attempts"])
-            if self.beats.closing or attempt.cancel is not None or not self._started:
+            if self.beats.closing or attempt.call.cancel is not None or not self._started:
                 self.begin(attempt)  # it checks the same; skipped on the hot path
             hold = to_its_end(acquiring(attempt, *self.tools), self.backend, perform)
             if hold is not None:
@@ -206,7 +205,8 @@ class Driver:
         name = under_way.terms.name if isinstance(under_way, Attempt) else None
         if self.closed:
             raise AcquireCancelled("this client is closed", name=name)
-        if under_way.cancel is not None and under_way.cancel.cancelled():
+        cancel = under_way.call.cancel
+        if cancel is not None and cancel.cancelled():
             raise AcquireCancelled("the wait was cancelled before it began", name=name)
         if not self._started:  # before the store is asked: no grant without a heartbeat
             self.heartbeat.start()
@@ -242,15 +242,13 @@ class Driver:
         if no_thread(error):
             raise thread_refused(error, attempt.terms.name) from error
 
-    def acquire_together(
-        self, together: Together, steps: Steps, on_wait: OnWait | None = None
-    ) -> list[Attempt] | None:
+    def acquire_together(self, together: Together, steps: Steps) -> list[Attempt] | None:
         """Acquire several locks; None only on a definite "busy". Leaves nothing behind unless it succeeds.
 
         With holds, the acquisition stays ``under_way`` until the caller has handles for all and sets
         ``together.handed``; cut short before, the caller must set ``together.over`` and :meth:`take_back`.
         """
-        waits = ThreadTogether(self, together, on_wait)
+        waits = ThreadTogether(self, together)
         got: list[Attempt] | None
         self.under_way[together] = waits
         try:
@@ -321,7 +319,7 @@ class Driver:
         over = {
             each
             for each in list(self.under_way)
-            if (each.over or not each.runs()) and (each.call is None or each.call.done())
+            if (each.over or not each.runs()) and (each.job is None or each.job.done())
         }
         seen, self._over = self._over, over
         for attempt in self._over & seen:  # only those that were over at the last look, too

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import listening, wait_no_longer_than_the_interpreter
-from lockkit.drivers.waits import LONGEST_WAIT, LOOK, OnWait, ThreadWaits, Waits, cancelled
+from lockkit.drivers.waits import LONGEST_WAIT, LOOK, ThreadWaits, Waits, cancelled
 from lockkit.errors import AcquireCancelled, BackendUnavailable
 from lockkit.facts import Waiting
 from lockkit.lib.bell import Bell
@@ -25,11 +25,10 @@ __all__ = ["ThreadTogether", "WaitsTogether"]
 class WaitsTogether:
     """The waits of an acquisition of several locks. The drivers add how to wait for a wake."""
 
-    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
+    def __init__(self, driver: Driver, together: Together) -> None:
         self._driver = driver
         self._together = together
-        self._tells = on_wait
-        self._on_wait = None if on_wait is None else self._tell
+        self._on_wait = together.call.on_wait
         self._refused: Mapping[str, str] | None = None
         self._waits: dict[int, Waits] = {}
         self._last: dict[int, object] = {}
@@ -67,9 +66,9 @@ class WaitsTogether:
         together = self._together
         if effect.until is not None and self._refused is not together.refused:
             self._refused = together.refused
-            if self._tells is not None:
+            if self._on_wait is not None:
                 waited = self._driver.clock.now() - (together.start or 0.0)
-                self._tells(Waiting(together.attempts[0].terms.name, 0, None, waited, together.refused))
+                self._on_wait(Waiting(together.attempts[0].terms.name, 0, None, waited, together.refused))
 
     def ready(self, effect: WaitForAny) -> Collection[int] | float:
         """The attempts that were woken or are due, none if a hold is lost; otherwise the seconds to wait.
@@ -77,7 +76,7 @@ class WaitsTogether:
         Raises:
             AcquireCancelled: The wait must end.
         """
-        if why := cancelled(self._driver, self._together.cancel):
+        if why := cancelled(self._driver, self._together.call.cancel):
             raise AcquireCancelled(why, name=self._name(effect))
         ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
         at = self._driver.clock.now()
@@ -98,7 +97,7 @@ class WaitsTogether:
             Refused: The time of the chooser is up.
             AcquireCancelled: The wait must end.
         """
-        if why := cancelled(self._driver, self._together.cancel):
+        if why := cancelled(self._driver, self._together.call.cancel):
             raise AcquireCancelled(why)
         left = began + effect.budget - self._driver.clock.now()
         if left <= 0:
@@ -107,8 +106,8 @@ class WaitsTogether:
 
     def _tell(self, waiting: Waiting) -> None:
         refused = self._together.refused
-        assert self._tells is not None
-        self._tells(waiting._replace(refused=refused) if refused else waiting)
+        assert self._on_wait is not None
+        self._on_wait(waiting._replace(refused=refused) if refused else waiting)
 
     def _waits_of(self, number: int) -> Waits:
         waits = self._waits.get(number)
@@ -142,10 +141,11 @@ class WaitsTogether:
 class ThreadTogether(WaitsTogether):
     """The waits of a thread, which one bell wakes."""
 
-    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
-        super().__init__(driver, together, on_wait)
+    def __init__(self, driver: Driver, together: Together) -> None:
+        super().__init__(driver, together)
         self._bell = Bell()
-        self._attached = 0 if together.cancel is None else together.cancel.attach(self._bell.ring)
+        cancel = together.call.cancel
+        self._attached = 0 if cancel is None else cancel.attach(self._bell.ring)
 
     def perform(self, effect: Effect) -> object:
         """Perform an effect of the acquisition that is no request."""
@@ -185,10 +185,11 @@ class ThreadTogether(WaitsTogether):
         self._bell.ring()
 
     def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
-        return ThreadWaits(self._driver, attempt, self._on_wait, ring)
+        return ThreadWaits(self._driver, attempt, ring, None if self._on_wait is None else self._tell)
 
     def close(self) -> None:
         """Clean up after the waits, and forget the switch that could have cancelled them."""
-        if self._together.cancel is not None:
-            self._together.cancel.detach(self._attached)
+        cancel = self._together.call.cancel
+        if cancel is not None:
+            cancel.detach(self._attached)
         super().close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.ticker import no_thread
@@ -14,6 +14,7 @@ from lockkit.lib.bell import Bell
 from lockkit.lib.clock import Clock
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Waiter
+from lockkit.protocol.call import OnWait
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.log import Log
 from lockkit.store.spi import Watch
@@ -22,7 +23,7 @@ from lockkit.values.cancelling import Cancel
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["LONGEST_WAIT", "LOOK", "OnWait", "ThreadWaits", "Waits", "cancelled", "polls", "sleep_until"]
+__all__ = ["LONGEST_WAIT", "LOOK", "ThreadWaits", "Waits", "cancelled", "polls", "sleep_until"]
 
 _log = Log("lockkit")
 LONGEST_WAIT = 60.0
@@ -30,19 +31,21 @@ LONGEST_WAIT = 60.0
 LOOK = 0.5
 """Seconds between two checks for the end of the interpreter, if the end cannot wake the wait."""
 
-OnWait: TypeAlias = Callable[[Waiting], None]
-"""A function called in the waiting thread on each report of the claim's place, at least every poll cap."""
-
 
 class Waits:
-    """One attempt's waits: its place in the heartbeat, and its watch. Drivers add how to wait for a wake."""
+    """One attempt's waits: its place in the heartbeat, and its watch. Drivers add how to wait for a wake.
 
-    __slots__ = ("_attempt", "_blockers", "_driver", "_on_wait", "_waiter", "_watch")
+    Args:
+        attempt: The attempt that waits.
+        tell: Called for each report of its place, if that is not the function that the acquire was given.
+    """
 
-    def __init__(self, driver: Driver, attempt: Attempt, on_wait: OnWait | None) -> None:
+    __slots__ = ("_attempt", "_blockers", "_driver", "_tell", "_waiter", "_watch")
+
+    def __init__(self, driver: Driver, attempt: Attempt, tell: OnWait | None = None) -> None:
         self._driver = driver
         self._attempt = attempt
-        self._on_wait = on_wait
+        self._tell = attempt.call.on_wait if tell is None else tell
         self._waiter: Waiter | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
@@ -62,9 +65,9 @@ class Waits:
             self._unwatch()
             self._listen(effect)
             self._blockers = effect.blockers
-        if self._on_wait is not None:
+        if self._tell is not None:
             waited = self._driver.clock.now() - self._attempt.start
-            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
+            self._tell(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
 
     def ask_again(self) -> None:
         """Wake the wait, so that it asks the store again. Any thread may call this."""
@@ -86,7 +89,7 @@ class Waits:
         Raises:
             AcquireCancelled: The wait was cancelled.
         """
-        if why := cancelled(self._driver, self._attempt.cancel):
+        if why := cancelled(self._driver, self._attempt.call.cancel):
             raise AcquireCancelled(why, name=name)
 
     def close(self) -> None:
@@ -113,8 +116,7 @@ class ThreadWaits(Waits):
     """The waits of a thread, which a bell wakes.
 
     Args:
-        attempt: The attempt that waits.
-        on_wait: Called each time that the store answers "queued".
+        attempt, tell: As for :class:`Waits`.
         ring: Called for each wake, if another bell wakes the thread.
     """
 
@@ -124,22 +126,22 @@ class ThreadWaits(Waits):
         self,
         driver: Driver,
         attempt: Attempt,
-        on_wait: OnWait | None,
         ring: Callable[[], None] | None = None,
+        tell: OnWait | None = None,
     ) -> None:
-        super().__init__(driver, attempt, on_wait)
+        super().__init__(driver, attempt, tell)
         self._bell = Bell()
         self._pausing = Bell()
         self._ring = ring
         self._wait: Callable[[Bell, float], bool] = Bell.wait
-        cancel = attempt.cancel if ring is None else None
+        cancel = attempt.call.cancel if ring is None else None
         self._attached = 0 if cancel is None else cancel.attach(self._cut_short)
 
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
         self.prepare(effect)
         wait_no_longer_than_the_interpreter()
-        while not cancelled(self._driver, self._attempt.cancel):
+        while not cancelled(self._driver, self._attempt.call.cancel):
             left = self._left(effect.until)
             if left <= 0 or self._wait(self._bell, left if listening() else min(left, LOOK)):
                 break
@@ -148,7 +150,7 @@ class ThreadWaits(Waits):
 
     def pause(self, until: float) -> None:
         """Wait before the next request, after a failure."""
-        cancel = self._attempt.cancel
+        cancel = self._attempt.call.cancel
         if cancel is None:
             sleep_until(self._driver.clock, until)
         elif not cancel.cancelled():
@@ -157,7 +159,7 @@ class ThreadWaits(Waits):
 
     def close(self) -> None:
         """Clean up after the wait, and forget the switch that could have cancelled it."""
-        cancel = self._attempt.cancel
+        cancel = self._attempt.call.cancel
         if cancel is not None:
             cancel.detach(self._attached)
         super().close()

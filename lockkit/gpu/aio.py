@@ -26,14 +26,13 @@ from lockkit.store.spi import Refused
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
     from lockkit.aio.composites import AsyncTaking
-    from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
     from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
     from lockkit.lib.caller import Caller
-    from lockkit.protocol.attempt import Attempt
-    from lockkit.shared.pools import Request
+    from lockkit.protocol.call import Call, OnWait
+    from lockkit.shared.composites import AnyTaking, Request
 
 __all__ = ["AsyncGpuLeases", "AsyncGpuPool", "card_pool", "pool"]
 
@@ -87,31 +86,25 @@ class _CardPool(AsyncPool):
         return made
 
     async def _take(
-        self,
-        request: Request,
-        wait: float | None,
-        on_wait: OnWait | None,
-        taken_at: Caller,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
+        self, call: Call, taken_at: Caller, wanted: Request | None = None
+    ) -> AsyncPoolLeases | None:
+        got = None
         try:
-            found = await super()._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
-            if found[0] is not None:
-                return found
-        except AcquireTimeout as error:
-            self.cards.given_up(self.chooser)
-            raise self.cards.denied(error, self.chooser, waited=True) from None
-        except BaseException:
-            self.cards.given_up(self.chooser)
-            raise
-        self.cards.given_up(self.chooser)
-        return found
+            got = await super()._take(call, taken_at, wanted)
+            return got
+        finally:
+            if got is None:
+                self.cards.given_up(self.chooser)
 
-    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
-        error = super()._refused(attempt, count, refused)
-        return self.cards.denied(error, self.chooser, waited=False, refused=refused)
+    async def _taken(self, taking: AsyncTaking, wanted: Request | None) -> AsyncPoolLeases | None:
+        try:
+            return await super()._taken(taking, wanted)
+        except AcquireTimeout as error:
+            raise self.cards.denied(error, self.chooser, waited=True) from None
+
+    def _denied(self, taking: AnyTaking, wanted: Request | None) -> AcquireTimeout:
+        error = super()._denied(taking, wanted)
+        return self.cards.denied(error, self.chooser, waited=False, refused=taking.together.refused)
 
 
 class AsyncGpuPool:

@@ -21,7 +21,7 @@ from lockkit.gpu.task_runs import KEYS, Task, find_run
 from lockkit.lib.loops import is_coroutine_function
 from lockkit.lib.mutex import Mutex
 from lockkit.lib.printable import printable
-from lockkit.shared.locks import checked_timeout
+from lockkit.shared.options import checked_timeout
 from lockkit.sync.client import Client, connect
 from lockkit.sync.decorator import check_function, refuse_what_is_not_done
 from lockkit.sync.lease import Lease

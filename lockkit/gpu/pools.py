@@ -15,17 +15,17 @@ from lockkit.gpu.watching import look_soon
 from lockkit.lib.environment import EnvironmentSet
 from lockkit.shared.options import DEFAULT, Default, Options
 from lockkit.sync.lease import Lease
-from lockkit.sync.pools import Busy, Pool, PoolLeases
+from lockkit.sync.pools import Pool, PoolLeases
 
 if TYPE_CHECKING:
-    from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
     from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
-    from lockkit.protocol.attempt import Attempt
-    from lockkit.shared.pools import Request
+    from lockkit.protocol.call import Call, OnWait
+    from lockkit.shared.composites import AnyTaking, Request
     from lockkit.sync.client import Client
+    from lockkit.sync.composites import Taking
     from lockkit.values.cancelling import Cancel
 
 __all__ = ["GpuLeases", "GpuPool", "card_pool", "pool"]
@@ -89,33 +89,24 @@ class _CardPool(Pool):
         self.cards.remember(made.members)
         return made
 
-    def _take(
-        self,
-        request: Request,
-        wait: float | None,
-        on_wait: OnWait | None,
-        busy: list[Busy],
-        cancel: Cancel | None = None,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> PoolLeases | None:
+    def _take(self, call: Call, wanted: Request | None = None) -> PoolLeases | None:
+        got = None
         try:
-            leases = super()._take(request, wait, on_wait, busy, cancel, detect=detect, reason=reason)
-            if leases is not None:
-                return leases
-        except AcquireTimeout as error:
-            self.cards.given_up(self.chooser)
-            raise self.cards.denied(error, self.chooser, waited=True) from None
-        except BaseException:
-            self.cards.given_up(self.chooser)
-            raise
-        self.cards.given_up(self.chooser)
-        return None
+            got = super()._take(call, wanted)
+            return got
+        finally:
+            if got is None:
+                self.cards.given_up(self.chooser)
 
-    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
-        error = super()._refused(attempt, count, refused)
-        return self.cards.denied(error, self.chooser, waited=False, refused=refused)
+    def _taken(self, taking: Taking, wanted: Request | None) -> PoolLeases | None:
+        try:
+            return super()._taken(taking, wanted)
+        except AcquireTimeout as error:
+            raise self.cards.denied(error, self.chooser, waited=True) from None
+
+    def _denied(self, taking: AnyTaking, wanted: Request | None) -> AcquireTimeout:
+        error = super()._denied(taking, wanted)
+        return self.cards.denied(error, self.chooser, waited=False, refused=taking.together.refused)
 
 
 class GpuPool:

@@ -40,8 +40,7 @@ from lockkit.lib.printable import printable
 from lockkit.notes.members import pool_name, whole
 from lockkit.plugins.calling import call_within
 from lockkit.protocol.outer import outer_holds
-from lockkit.shared.locks import checked_timeout
-from lockkit.shared.options import Default, Options
+from lockkit.shared.options import Default, Options, checked_timeout
 from lockkit.values import durations
 from lockkit.values.sizes import MIB, parse
 

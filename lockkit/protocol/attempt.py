@@ -12,6 +12,7 @@ from lockkit.facts import ClaimInfo, Deadlock, Event
 from lockkit.lib.caller import Caller
 from lockkit.lib.origin import Origin
 from lockkit.protocol import cycles, deadlock, denials
+from lockkit.protocol.call import Call
 from lockkit.protocol.effects import Effect, Notify, Now, Orphan, with_terms
 from lockkit.protocol.hold import Hold, always
 from lockkit.protocol.outer import is_around
@@ -26,7 +27,6 @@ from lockkit.store.spi import (
     Terms,
     Unknown,
 )
-from lockkit.values.cancelling import Cancel
 from lockkit.values.names import claim_id
 
 if TYPE_CHECKING:
@@ -45,19 +45,22 @@ _LEAST = 0.05
 _LAST_CALL = 0.4
 """Seconds after the timeout in which the waiting thread may remove its claim; then the background does."""
 _NONE: Mapping[str, Sequence[Hold]] = {}
+_PLAIN = Call()
 
 
 class UnderWay(Protocol):
     """An acquisition under way: one attempt, or several that belong together.
 
     Attributes:
+        call: What the acquire was called with.
         over: Whether it ended in an exception. If its cleanup was interrupted, the background takes it back.
-        call: The request that a thread was given for it; None if there is none. Calls of a claim run in
+        job: The request that a thread was given for it; None if there is none. Calls of a claim run in
             order, so what the acquisition has left is removed after this one, never beside it.
     """
 
+    call: Call
     over: bool
-    call: Job[Any] | None
+    job: Job[Any] | None
 
     @property
     def sent(self) -> bool:
@@ -97,7 +100,8 @@ class Attempt:
         hold: The granted hold, while nobody has a handle for it.
         origin: The process that asks; None for the one that runs this.
         over: Whether the attempt ended in an exception. The background finishes an interrupted cleanup.
-        call: See :class:`UnderWay`.
+        call: What the acquire was called with.
+        job: See :class:`UnderWay`.
         start: CLOCK_BOOTTIME seconds at which the first request was due.
         random: Gives random numbers in 0..1.
         answered: Whether the store has ever answered.
@@ -105,9 +109,6 @@ class Attempt:
         warn_at: When to report next that the claim is queued.
         same_store: Returns how a command that an error suggests uses the same store.
         runs: Whether the thread, or the event loop, of the attempt can go on with it.
-        cancel: Ends the wait of the attempt from another thread; None if nothing does.
-        shown: Whether ``on_wait`` was given; then each poll cap asks for the place in the queue.
-        detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several.
         hopeless: Whether the latest failure is one that no repetition ends.
         ended_deadlock: Whether this wait ended a deadlock: it was the youngest of those that detect.
         key: A weak reference to the thread or task that acquires, as in its holds; None to publish nothing.
@@ -124,9 +125,9 @@ class Attempt:
 
     __slots__ = (
         "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew",
-        "beside", "call", "cancel", "claim", "deadline", "detects", "doubtful", "ended_deadlock", "group",
-        "hold", "holder", "hopeless", "key", "later", "mine", "note", "origin", "over", "random", "reentrant",
-        "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start",
+        "beside", "call", "claim", "deadline", "doubtful", "ended_deadlock", "group", "hold", "holder",
+        "hopeless", "job", "key", "later", "mine", "note", "origin", "over", "random", "reentrant",
+        "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "start",
         "taken_at", "terms", "then", "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
 
@@ -144,6 +145,7 @@ class Attempt:
         token: Callable[[], str] | None = None,
         mine: Sequence[Hold] = (),
         who: str = "thread",
+        call: Call = _PLAIN,
     ) -> None:
         self.terms = terms
         self.deadline = deadline
@@ -155,17 +157,16 @@ class Attempt:
         self.token = token
         self.mine = mine
         self.who = who
+        self.call = call
         self.start = self.warn_at = 0.0
-        self.sent = self.doubtful = self.request_pending = self.over = self.answered = self.shown = (
-            self.detects
-        ) = self.ended_deadlock = self.hopeless = self.reentrant = False
+        self.sent = self.doubtful = self.request_pending = self.over = False
+        self.answered = self.ended_deadlock = self.hopeless = self.reentrant = False
         self.claim: Claim | None = None
         self.later: Terms | None = None
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
         self.trouble: LockkitError | None = None
-        self.cancel: Cancel | None = None
-        self.call: Job[Any] | None = None
+        self.job: Job[Any] | None = None
         self.key: weakref.ref[object] | None = None
         self.taken_at: Caller | None = None
         self.where = "process"
@@ -227,7 +228,7 @@ class Attempt:
         ]
         ids = frozenset(hold.claim_id for hold in (*holds, *self.beside) if hold.standing)
         group = self.group or (claim_id(self.claim.token), 1, 1)
-        return cycles.WaitFacts(ids, *group, self.detects)
+        return cycles.WaitFacts(ids, *group, self.call.detect)
 
     def timeout(self, at: float, wall: float) -> AcquireTimeout:
         """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""
@@ -263,7 +264,7 @@ class Attempt:
 
     def until(self, answer: Queued, at: float) -> float | None:
         """When to stop waiting for a wake; ``at`` is when the answer came."""
-        shown = at + POLL_CAP if self.shown else None
+        shown = None if self.call.on_wait is None else at + POLL_CAP
         ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at, shown) if end is not None]
         if self._search is not None:
             ends.append(self._search.due)

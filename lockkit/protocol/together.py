@@ -10,10 +10,10 @@ from lockkit.lib.namedtuples import NamedTuple
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForWake
 from lockkit.protocol.hold import Hold
 from lockkit.protocol.running import Running
-from lockkit.values.cancelling import Cancel
 
 if TYPE_CHECKING:
     from lockkit.drivers.jobs import Job
@@ -25,8 +25,8 @@ _LEAST = 0.05
 _LATE = 0.2
 """Seconds after its time in which an acquisition still asks for locks, so that short timeouts get several."""
 
-
 _NONE: Mapping[str, str] = {}
+_PLAIN = Call()
 
 
 class Tools(NamedTuple):
@@ -42,6 +42,7 @@ class Together:
     """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.attempt.UnderWay`.
 
     Attributes:
+        call: What the acquire was called with.
         attempts: The attempts that have started.
         current: The attempt that was stepped last: the one that failed, after a failure.
         over: Whether the acquisition ended in an exception.
@@ -50,20 +51,19 @@ class Together:
         until: When tries, which do not wait, have taken too long in all, or the acquisition's time is up;
             None before the first try.
         start: When the first attempt started; None before that.
-        cancel: Ends the waits from another thread; None if nothing does.
-        call: See :class:`~lockkit.protocol.attempt.UnderWay`.
+        job: See :class:`~lockkit.protocol.attempt.UnderWay`.
         refused: Why each of the other members of a pool does not do now, by member.
     """
 
-    cancel: Cancel | None = None
-    call: Job[Any] | None = None
+    job: Job[Any] | None = None
     refused: Mapping[str, str] = _NONE
     over = handed = False
     until: float | None = None
     start: float | None = None
     runs: Callable[[], bool] = staticmethod(lambda: True)
 
-    def __init__(self) -> None:
+    def __init__(self, call: Call = _PLAIN) -> None:
+        self.call = call
         self.attempts: list[Attempt] = []
         self.current: Attempt | None = None
 

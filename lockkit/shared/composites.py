@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.lib.caller import Caller
@@ -13,20 +13,19 @@ from lockkit.lib.takers import asker
 from lockkit.notes.members import MOST
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call
 from lockkit.protocol.composing import PlaceLost, Steps, any_of
 from lockkit.protocol.together import Together
 from lockkit.shared.lease import AnyLease
-from lockkit.shared.locks import AnyLock, check_detect
-from lockkit.shared.options import check_plain
+from lockkit.shared.locks import AnyLock
 from lockkit.shared.shortform import AnyShortForm
-from lockkit.values.cancelling import Cancel, check_cancel
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
-    from lockkit.drivers.waits import OnWait
     from lockkit.shared.opening import Opening
+    from lockkit.values.choosers import Chooser
 
-__all__ = ["PATIENCE", "AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
+__all__ = ["PATIENCE", "AnyAllOf", "AnyAnyOf", "AnyTaking", "Request"]
 
 _LEAST = 0.001
 PATIENCE = 6.0
@@ -36,36 +35,12 @@ H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
 
 
-def check_call(
-    what: str,
-    locks: Iterable[AnyLock[Any]],
-    on_wait: object = None,
-    detect: object = False,  # noqa: FBT002 (as it was given)
-    cancel: Cancel | None = None,
-    reason: str | None = None,
-) -> None:
-    """Check what an acquire of several locks was called with.
+class Request(NamedTuple):
+    """A request for some of the members in ``among``, each with its weight; the chooser, if any, decides."""
 
-    Args:
-        what: The locks, as an error names them.
-        locks: The locks.
-        on_wait: What was given as ``on_wait``.
-        detect: What was given as ``detect_deadlock``.
-        cancel: What was given as ``cancel``.
-        reason: What was given as ``reason``.
-
-    Raises:
-        ConfigError: An argument is not allowed; the error says what is allowed.
-    """
-    if on_wait is not None and not callable(on_wait):
-        raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
-    check_plain(on_wait, "on_wait", what)
-    if cancel is not None:
-        check_cancel(cancel, what)
-    check_detect(detect)
-    if reason is not None:
-        for lock in locks:
-            lock.note_for(reason)
+    wanted: int
+    among: Mapping[str, int]
+    chooser: Chooser | None = None
 
 
 class AnyTaking:
@@ -74,48 +49,36 @@ class AnyTaking:
     Args:
         opening: The client, whose store is open.
         driver: The engine of the client.
+        call: What the acquire was called with.
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever, or not to wait.
-        on_wait: Called like that of :meth:`lockkit.Lock.acquire`.
         taken_at: Where the acquire was called.
-        detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
-        reason: Why the locks are taken; None for the reason of each lock, if it has one.
+
+    Attributes:
+        waits: Whether it waits if the locks are busy.
     """
 
     def __init__(
         self,
         opening: Opening,
         driver: Driver,
+        call: Call,
         deadline: float | None,
-        on_wait: OnWait | None,
         taken_at: Caller,
-        *,
-        detect: bool,
-        reason: str | None,
     ) -> None:
         if opening.here.first:
             opening.begin()
         self.opening = opening
         self.driver = driver
+        self.call = call
+        self.waits = call.timeout != 0.0
         self.deadline = deadline
         self.key: weakref.ref[object] = asker()
         self.taken_at = taken_at
-        self.together = Together()
-        self._on_wait = on_wait
-        self._detect = detect
-        self._reason = reason
+        self.together = Together(call)
 
     def attempt(self, lock: AnyLock[Any], *, wait: bool, one_of: int = 1) -> Attempt:
         """An attempt for one of the locks. Of several that must all hold, ``one_of`` is the number."""
-        attempt = lock.attempt(
-            self.driver,
-            self.deadline,
-            self.key,
-            self.taken_at,
-            wait=wait,
-            note=lock.note_for(self._reason),
-            detects=self._detect and wait,
-        )
-        attempt.shown = self._on_wait is not None
+        attempt = lock.attempt(self.driver, self.deadline, self.key, self.taken_at, self.call, wait=wait)
         terms = attempt.terms
         if one_of > 1 and terms.process_bound and attempt.auto_renew:
             attempt.terms, attempt.later = (
@@ -138,19 +101,17 @@ class AnyTaking:
         self.together.handed = True
         return result
 
-    def left_to_wait(self, wait: float | None, lost: PlaceLost) -> float | None:
-        """Seconds left for a request that lost its place in the queue and starts anew; None for no limit.
-
-        Args:
-            wait: The seconds that it had.
-            lost: The error that reported the loss.
+    def again(self, lost: PlaceLost) -> Call:
+        """The call for a request that lost its place in the queue and starts anew: with the time left.
 
         Raises:
             LeaseLost: The request does not wait.
         """
-        if wait == 0.0:
+        if not self.waits:
             raise lost.plain() from None
-        return None if self.deadline is None else max(self.deadline - self.opening.clock.now(), _LEAST)
+        if self.deadline is None:
+            return self.call
+        return self.call._replace(timeout=max(self.deadline - self.opening.clock.now(), _LEAST))
 
     @property
     def busy(self) -> Attempt:
@@ -174,6 +135,12 @@ class _Several(AnyShortForm[H], Generic[H, K]):
         """The names of the locks, as errors show them."""
         return ", ".join(lock.name for lock in self.locks)
 
+    def _explained(self, call: Call) -> Call:
+        if call.reason is not None:
+            for lock in self.locks:
+                lock.check_reason(call.reason)
+        return call
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(repr(lock.name) for lock in self.locks)}>"
 
@@ -182,7 +149,7 @@ class AnyAllOf(_Several[H, K]):
     """All of several locks; :class:`~lockkit.AllOf` is the synchronous face of it."""
 
     def __init__(self, opening: Opening, locks: Iterable[K], timeout: float | None, kind: type[K]) -> None:
-        super().__init__(opening)
+        super().__init__(opening, timeout)
         chosen: dict[str, K] = {}
         for lock in _checked(opening, locks, "all_of", kind):
             before = chosen.setdefault(lock.name, lock)
@@ -194,7 +161,6 @@ class AnyAllOf(_Several[H, K]):
                     "a writer excludes readers, and permits are taken with permits=",
                 )
         self.locks: tuple[K, ...] = tuple(chosen[name] for name in sorted(chosen))
-        self._timeout = timeout
 
     def held(self) -> bool:
         """Whether the calling thread or task surely holds all of the locks; see :meth:`lockkit.Lock.held`."""
@@ -205,8 +171,9 @@ class AnyAllOf(_Several[H, K]):
         order = [lock.name for lock in self.locks]
         return sorted(leases, key=lambda lease: order.index(lease.name))
 
-    def _refused(self, attempt: Attempt) -> AcquireTimeout:
+    def _denied(self, taking: AnyTaking, _wanted: Request | None) -> AcquireTimeout:
         """The error of an acquire that does not wait, and found a lock busy."""
+        attempt = taking.busy
         name = attempt.terms.name
         return denials.busy((name,), name, attempt.holder, self._opening.clock.wall())
 
@@ -215,7 +182,7 @@ class AnyAnyOf(_Several[H, K]):
     """Any one of several locks; :class:`~lockkit.AnyOf` is the synchronous face of it."""
 
     def __init__(self, opening: Opening, locks: Iterable[K], timeout: float | None, kind: type[K]) -> None:
-        super().__init__(opening)
+        super().__init__(opening, timeout)
         chosen: dict[str, K] = {}
         for lock in _checked(opening, locks, "any_of", kind):
             before = chosen.setdefault(lock.name, lock)
@@ -230,22 +197,22 @@ class AnyAnyOf(_Several[H, K]):
         if len(chosen) > MOST:
             raise ConfigError(f"any_of() takes at most {MOST} locks, not {len(chosen)}")
         self.locks: tuple[K, ...] = tuple(chosen.values())
-        self._timeout = timeout
 
     def held(self) -> bool:
         """Whether the calling thread or task surely holds any of the locks; see :meth:`lockkit.Lock.held`."""
         return any(lock.held() for lock in self.locks)
 
-    def _steps(self, taking: AnyTaking, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
+    def _steps(self, taking: AnyTaking) -> tuple[Steps, dict[Attempt, K]]:
         """The steps of an acquisition, and the lock of each attempt: a try for each, then a wait for all."""
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
-        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait else {}
+        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if taking.waits else {}
         for attempt, then in zip(tries, claims, strict=False):
             attempt.then = then
         return any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools), tries | claims
 
-    def _refused(self, attempt: Attempt) -> AcquireTimeout:
+    def _denied(self, taking: AnyTaking, _wanted: Request | None) -> AcquireTimeout:
         """The error of an acquire that does not wait, and found each lock busy."""
+        attempt = taking.busy
         names = [lock.name for lock in self.locks]
         return denials.busy(names, attempt.terms.name, attempt.holder, self._opening.clock.wall())
 

@@ -8,25 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lockkit.errors import ConfigError
 from lockkit.facts import Kind
 from lockkit.lib.caller import Caller
 from lockkit.lib.origin import this_origin
 from lockkit.lib.takers import asker
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call
 from lockkit.protocol.hold import Hold
 from lockkit.shared.lease import AnyLease
-from lockkit.shared.options import Options, check, check_plain, noted, terms_of
+from lockkit.shared.options import Options, check, checked_timeout, noted, terms_of
 from lockkit.shared.shortform import AnyShortForm
 from lockkit.store.spi import Terms
-from lockkit.values import durations
 from lockkit.values.names import check_token
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.shared.opening import Opening
 
-__all__ = ["AnyLock", "arguments", "check_detect", "checked_timeout"]
+__all__ = ["AnyLock", "arguments"]
 
 E = TypeVar("E", bound=AnyLease)
 
@@ -97,10 +96,9 @@ class AnyLock(AnyShortForm[E]):
         reason: str | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(opening)
+        super().__init__(opening, timeout)
         self.terms = terms
         self._origin = this_origin()
-        self._timeout = timeout
         self._reentrant = reentrant
         self._auto_renew = auto_renew
         self._given = note
@@ -116,7 +114,8 @@ class AnyLock(AnyShortForm[E]):
 
     def _own_timeout(self) -> float | None:
         """The timeout that the lock was made with; None for the configured one."""
-        return None if self._timeout == self._opening.config.timeout else self._timeout
+        own = self._as_made.timeout
+        return None if own == self._opening.config.timeout else own
 
     def held(self) -> bool:
         """Whether the calling thread or task surely holds the lock now, through this client. No I/O.
@@ -152,28 +151,20 @@ class AnyLock(AnyShortForm[E]):
 
     # -- before the first request, and after the grant
 
-    def note_for(self, reason: str | None) -> Mapping[str, object] | None:
-        """The note of an acquire with its own reason, None for the lock's; ConfigError for a bad reason."""
-        return None if reason is None else noted(self._given, reason, self.name)
+    def check_reason(self, reason: str) -> None:
+        """Raise ConfigError for a reason that is not allowed."""
+        noted(self._given, reason, self.name)
 
-    def _checked(
-        self,
-        note: Mapping[str, object] | None,
-        reason: str | None,
-        on_wait: object,
-        *,
-        detect: object = False,
-    ) -> Mapping[str, object] | None:
-        """The note of an acquire, with its reason, or None for the lock's; ConfigError for a bad argument."""
-        if note is not None or reason is not None:
-            note = noted(
-                self._given if note is None else note, self._reason if reason is None else reason, self.name
-            )
-        if on_wait is not None and not callable(on_wait):
-            raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
-        check_plain(on_wait, "on_wait", self.name)
-        check_detect(detect, self.name)
-        return note
+    def _explained(self, call: Call) -> Call:
+        note = self._given if call.note is None else call.note
+        reason = self._reason if call.reason is None else call.reason
+        return call._replace(note=noted(note, reason, self.name), reason=None)
+
+    def _note_of(self, call: Call) -> Mapping[str, object] | None:
+        """The note of a claim; None for none."""
+        if call.note is None and call.reason is not None:
+            return noted(self._given, call.reason, self.name)
+        return call.note or self._note
 
     def attempt(
         self,
@@ -181,10 +172,9 @@ class AnyLock(AnyShortForm[E]):
         deadline: float | None,
         key: weakref.ref[object],
         taken_at: Caller,
+        call: Call,
         *,
         wait: bool,
-        note: Mapping[str, object] | None = None,
-        detects: bool = False,
     ) -> Attempt:
         """An attempt to acquire, for a thread or task, that has not started."""
         terms = self.terms
@@ -198,20 +188,18 @@ class AnyLock(AnyShortForm[E]):
             terms,
             deadline,
             wait,
-            note or self._note,
+            self._note if call is self._as_made else self._note_of(call),
             self._auto_renew,
             driver.request_timeout,
             driver.origin,
             self._token if self.tokens is not None else None,
             own,
-            "thread" if not own or isinstance(key(), threading.Thread) else "task",
+            "thread" if not (own or call.detect) or isinstance(key(), threading.Thread) else "task",
+            call,
         )
         attempt.key, attempt.registered = key, driver.registry.holds
         attempt.taken_at, attempt.reentrant, attempt.where = taken_at, self._reentrant, self._opening.where
         attempt.same_store = driver.same_store
-        if detects:
-            attempt.detects = True
-            attempt.who = "thread" if isinstance(key(), threading.Thread) else "task"
         return attempt
 
     def belongs_to(self, opening: Opening) -> bool:
@@ -261,29 +249,3 @@ class AnyLock(AnyShortForm[E]):
             f"<{type(self).__name__} {terms.name!r} {terms.kind} "
             f"{terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
         )
-
-
-def check_detect(detect: object, name: str | None = None) -> None:
-    """Raise ConfigError for a ``detect_deadlock`` that is not a bool."""
-    if not isinstance(detect, bool):
-        raise ConfigError(f"detect_deadlock must be True or False, not {detect!r}", name=name)
-
-
-def checked_timeout(timeout: object, what: str = "timeout") -> float | None:
-    """The timeout of an acquire, in seconds.
-
-    Args:
-        timeout: The timeout.
-        what: The name of the argument, for the error.
-
-    Raises:
-        ConfigError: The timeout is neither None nor a number of seconds.
-    """
-    if isinstance(timeout, bool):
-        raise ConfigError(
-            f"{what} must be a number of seconds or None, not {timeout}",
-            hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
-        )
-    if timeout == -1:  # for ever, as threading, filelock and pottery have it
-        raise ConfigError(f"{what} must be at least 0, not -1", hint=f"{what}=None waits for ever")
-    return None if timeout is None else durations.seconds(timeout, what=what, zero=True)

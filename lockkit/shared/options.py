@@ -33,8 +33,10 @@ __all__ = [
     "Options",
     "Settings",
     "check",
+    "check_detect",
     "check_holds",
     "check_plain",
+    "checked_timeout",
     "fitting",
     "longer_ttl",
     "noted",
@@ -384,3 +386,29 @@ def fitting(permits: object, capacity: object, name: str) -> None:
     """Raise ConfigError unless permits and capacity are whole numbers, and the permits can fit."""
     if whole(permits, "permits", name) > whole(capacity, "capacity", name):
         raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)
+
+
+def check_detect(detect: object, name: str | None = None) -> None:
+    """Raise ConfigError for a ``detect_deadlock`` that is not a bool."""
+    if not isinstance(detect, bool):
+        raise ConfigError(f"detect_deadlock must be True or False, not {detect!r}", name=name)
+
+
+def checked_timeout(timeout: object, what: str = "timeout") -> float | None:
+    """The timeout of an acquire, in seconds.
+
+    Args:
+        timeout: The timeout.
+        what: The name of the argument, for the error.
+
+    Raises:
+        ConfigError: The timeout is neither None nor a number of seconds.
+    """
+    if isinstance(timeout, bool):
+        raise ConfigError(
+            f"{what} must be a number of seconds or None, not {timeout}",
+            hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
+        )
+    if timeout == -1:  # for ever, as threading, filelock and pottery have it
+        raise ConfigError(f"{what} must be at least 0, not -1", hint=f"{what}=None waits for ever")
+    return None if timeout is None else durations.seconds(timeout, what=what, zero=True)

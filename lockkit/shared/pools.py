@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lockkit.config.settings import meant
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
@@ -13,9 +13,10 @@ from lockkit.lib.leaving import Held
 from lockkit.notes.members import check_within, fitting_members, pool_name, weights
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call
 from lockkit.protocol.composing import NoChooser, Steps, some_of
 from lockkit.protocol.together import Candidate
-from lockkit.shared.composites import PATIENCE, AnyTaking
+from lockkit.shared.composites import PATIENCE, AnyTaking, Request
 from lockkit.shared.locks import AnyLock
 from lockkit.shared.options import Options, check_plain
 from lockkit.shared.shortform import AnyShortForm
@@ -28,18 +29,10 @@ if TYPE_CHECKING:
     from lockkit.store.spi import Terms
     from lockkit.values.choosers import Chooser
 
-__all__ = ["AnyPool", "Request"]
+__all__ = ["AnyPool"]
 
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
-
-
-class Request(NamedTuple):
-    """A request for some of the members in ``among``, each with its weight; the chooser, if any, decides."""
-
-    wanted: int
-    among: Mapping[str, int]
-    chooser: Chooser | None = None
 
 
 class AnyPool(AnyShortForm[H], Generic[H, K]):
@@ -53,12 +46,12 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         within: Mapping[str, str] | None,
         options: Options,
     ) -> None:
-        super().__init__(opening)
+        timeout = options.get("timeout", opening.config.timeout)
+        limit = None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
+        super().__init__(opening, limit)
         self.pool = check_name(name)
         self.members: Mapping[str, int] = weights(members, name)
         self.within: Mapping[str, str] = {} if within is None else check_within(within, self.members, name)
-        timeout = options.get("timeout", opening.config.timeout)
-        self._timeout = None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
         if options.get("reentrant"):
             raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
         self._options = options
@@ -98,9 +91,19 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         """Make a lock of the pool."""
         raise NotImplementedError
 
-    def _steps(self, taking: AnyTaking, request: Request, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
+    def _explained(self, call: Call) -> Call:
+        if call.reason is not None:
+            self._lock_of(next(iter(self.members))).check_reason(call.reason)
+        return call
+
+    def _wanted(self, request: Request | None) -> Request:
+        """A request; None for any one member."""
+        return self._request(1, None, None) if request is None else request
+
+    def _steps(self, taking: AnyTaking, request: Request) -> tuple[Steps, dict[Attempt, K]]:
         """The acquisition that a request makes, and the member of each of its attempts."""
         locks: dict[Attempt, K] = {}
+        wait = taking.waits
         gate = taking.attempt(self._gate(request), wait=wait)
         candidates: list[Candidate] = []
         for member, weight in request.among.items():
@@ -127,11 +130,12 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             )
         return some_of(together, self.pool, gate, candidates, request.wanted, tools, members), locks
 
-    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
+    def _denied(self, taking: AnyTaking, wanted: Request | None) -> AcquireTimeout:
         """The error of a request that does not wait, and found too few members free."""
+        attempt = taking.busy
         name = attempt.terms.name
         error = denials.busy((name,), name, attempt.holder, self._opening.clock.wall())
-        return denials.too_few(error, self.pool, None, count, refused)
+        return denials.too_few(error, self.pool, None, self._wanted(wanted).wanted, taking.together.refused)
 
     def _gate(self, request: Request) -> K:
         """The gate, with a note that says what is asked for."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from lockkit.errors import NotHeld
+from lockkit.errors import ConfigError, NotHeld
 from lockkit.lib.leaving import Held, Statement
 from lockkit.lib.takers import asker
+from lockkit.protocol.call import Call, OnWait
+from lockkit.shared.options import Default, check_detect, check_plain, checked_timeout
+from lockkit.values.cancelling import Cancel, check_cancel
 from lockkit.values.habits import Answering
 
 if TYPE_CHECKING:
@@ -39,13 +42,50 @@ class AnyShortForm(Answering, Generic[L]):
     A statement, or a block of ``contextlib.ExitStack``, knows its lease, even in another thread or task.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening, timeout: float | None) -> None:
         self._opening = opening
+        self._as_made = Call(timeout)
         self._entering: list[Statement] = []
 
     @property
     def name(self) -> str:
         """The name that errors show."""
+        raise NotImplementedError
+
+    def _called(
+        self,
+        timeout: float | Default | None,
+        *,
+        note: Mapping[str, object] | None = None,
+        reason: str | None = None,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+        detect: bool = False,
+        tries: bool = False,
+    ) -> Call:
+        """What an acquire was called with, checked before any I/O; see :class:`~lockkit.protocol.call.Call`.
+
+        Raises:
+            ConfigError: An argument is not allowed; the error says what is allowed.
+        """
+        wait = self._as_made.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        if on_wait is not None:
+            if not callable(on_wait):
+                raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
+            check_plain(on_wait, "on_wait", self.name)
+        if cancel is not None:
+            check_cancel(cancel, self.name)
+        if detect is not False:
+            check_detect(detect, self.name)
+        call = Call(wait, note, reason, on_wait, cancel, detect, tries)
+        return call if note is None and reason is None else self._explained(call)
+
+    def _explained(self, call: Call) -> Call:
+        """A call with a note or a reason, which are checked.
+
+        Raises:
+            ConfigError: One of them is not allowed.
+        """
         raise NotImplementedError
 
     @property

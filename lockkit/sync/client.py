@@ -16,9 +16,8 @@ from lockkit.lib.clock import SYSTEM, Clock
 from lockkit.lib.forks import IMPORTS, after_logging
 from lockkit.lib.printable import printable
 from lockkit.shared.copies import LeaseCopy, handle_of
-from lockkit.shared.locks import checked_timeout
 from lockkit.shared.operating import Operations
-from lockkit.shared.options import DEFAULT, Default, Options, Settings, fitting
+from lockkit.shared.options import DEFAULT, Default, Options, Settings, checked_timeout, fitting
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.sync.locks import Lock, RWLock, build
 from lockkit.values.habits import Answering

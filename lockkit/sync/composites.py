@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.lib.caller import caller
-from lockkit.lib.leaving import Held
+from lockkit.lib.leaving import Held, Left
 from lockkit.lib.loops import warn_of_loop
 from lockkit.lib.takers import THREAD
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.call import Call, OnWait
 from lockkit.protocol.composing import PlaceLost, Steps, all_of
-from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
-from lockkit.shared.locks import checked_timeout
+from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking
 from lockkit.shared.options import DEFAULT, Default
 from lockkit.sync.lease import Lease
 from lockkit.sync.leases import Leases
@@ -21,12 +21,14 @@ from lockkit.sync.shortform import ShortForm
 from lockkit.values.cancelling import Cancel
 
 if TYPE_CHECKING:
-    from lockkit.drivers.waits import OnWait
+    from lockkit.errors import AcquireTimeout
+    from lockkit.shared.composites import Request
     from lockkit.shared.opening import Opening
 
-__all__ = ["AllOf", "AnyOf", "Taking"]
+__all__ = ["AllOf", "AnyOf", "Composite", "Taking"]
 
 H = TypeVar("H", bound=Held)
+S = TypeVar("S", bound=Left)
 
 
 class Taking(AnyTaking):
@@ -34,35 +36,18 @@ class Taking(AnyTaking):
 
     Args:
         opening: The client.
-        wait: Seconds to wait in all; None to wait for ever, 0 not to wait.
+        call: What the acquire was called with.
         what: The locks, as a warning names them.
-        locks: The locks.
-        on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
-        cancel: Ends the wait from another thread.
-        detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
-        reason: Why the locks are taken; None for the reason of each lock, if it has one.
     """
 
-    def __init__(
-        self,
-        opening: Opening,
-        wait: float | None,
-        what: str,
-        locks: Iterable[Lock],
-        on_wait: OnWait | None,
-        cancel: Cancel | None = None,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> None:
-        check_call(what, locks, on_wait, detect, cancel, reason)
+    def __init__(self, opening: Opening, call: Call, what: str) -> None:
+        wait = call.timeout
         deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
         if driver is None or not driver.origin.is_here():
             driver = opening.driver(wait)
-        super().__init__(opening, driver, deadline, on_wait, caller(), detect=detect, reason=reason)
-        self.together.cancel = cancel
-        if self.key is not THREAD.key and wait != 0.0:
+        super().__init__(opening, driver, call, deadline, caller())
+        if self.key is not THREAD.key and self.waits:
             warn_of_loop(what, self.taken_at)
 
     def run(self, steps: Steps, locks: dict[Attempt, Lock], made: Callable[[list[Lease]], H]) -> H | None:
@@ -75,7 +60,7 @@ class Taking(AnyTaking):
         """
         driver, together = self.driver, self.together
         try:
-            got = driver.acquire_together(together, steps, self._on_wait)
+            got = driver.acquire_together(together, steps)
             if got is None:
                 return None
             return self.handed(got, locks, made)
@@ -89,7 +74,32 @@ class Taking(AnyTaking):
             raise
 
 
-class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
+class Composite(ShortForm[S]):
+    """A factory of leases on several locks, which are taken together."""
+
+    def _taken(self, taking: Taking, wanted: Request | None) -> S | None:
+        """Run an acquisition; None only on a definite "busy"."""
+        raise NotImplementedError
+
+    def _denied(self, taking: Taking, wanted: Request | None) -> AcquireTimeout:
+        """The error of an acquire that does not wait, and found a lock busy."""
+        raise NotImplementedError
+
+    def _take(self, call: Call, wanted: Request | None = None) -> S | None:
+        while True:
+            taking = Taking(self._opening, call, self.name)
+            try:
+                got = self._taken(taking, wanted)
+            except PlaceLost as lost:
+                call = taking.again(lost)
+                continue
+            # No call may come between: a signal must not strike where only this frame has the leases.
+            if got is not None or call.tries:
+                return got
+            raise self._denied(taking, wanted)
+
+
+class AllOf(AnyAllOf[Leases, Lock], Composite[Leases]):
     """A reusable, thread-safe factory of leases on several locks, made by :meth:`lockkit.Client.all_of`.
 
     The locks are acquired in the order of their names, whatever order they were given in, under one timeout.
@@ -134,12 +144,12 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
             LeaseLost: A lock was lost (evicted, for instance) during the wait; the others were given back.
             AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, with the lock's name.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        busy: list[Attempt] = []
-        leases = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
-        if leases is not None:
-            return leases
-        raise self._refused(busy[0])
+        leases = self._take(
+            self._called(timeout, reason=reason, on_wait=on_wait, cancel=cancel, detect=detect_deadlock)
+        )
+        # No call may come between: a signal must not strike where only this frame has the lease.
+        assert leases is not None
+        return leases
 
     def try_acquire(self, *, reason: str | None = None) -> Leases | None:
         """Hold all locks if free now; None only if one is definitely busy, after giving back the others.
@@ -147,40 +157,18 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(0.0, None, [], reason=reason)
+        return self._take(self._called(0.0, reason=reason, tries=True))
 
-    def _once(self) -> Leases:
-        return self.acquire()
-
-    def _take(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        busy: list[Attempt],
-        cancel: Cancel | None = None,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> Leases | None:
-        while True:
-            taking = Taking(
-                self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
-            )
-            try:
-                return self._taken(taking, wait, busy)
-            except PlaceLost as lost:
-                wait = taking.left_to_wait(wait, lost)
-
-    def _taken(self, taking: Taking, wait: float | None, busy: list[Attempt]) -> Leases | None:
+    def _taken(self, taking: Taking, _wanted: Request | None) -> Leases | None:
         levels: list[Lease] = []
         try:
             attempts: dict[Attempt, Lock] = {}
             for lock in self.locks:
-                level = lock.level(taking.driver, taking.key, taking.taken_at, wait)
+                level = lock.level(taking.driver, taking.key, taking.taken_at, taking.call.timeout)
                 if level is not None:
                     levels.append(level)
                 else:
-                    attempts[taking.attempt(lock, wait=wait != 0, one_of=len(self.locks))] = lock
+                    attempts[taking.attempt(lock, wait=taking.waits, one_of=len(self.locks))] = lock
             steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = taking.run(steps, attempts, lambda got: self._made(levels, got))
             # No call may come between: a signal must not strike where only this frame has the leases.
@@ -192,14 +180,13 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
             raise
         for level in levels:
             level.release()
-        busy.append(taking.busy)
         return None
 
     def _made(self, levels: list[Lease], got: list[Lease]) -> Leases:
         return Leases(self._ordered([*levels, *got]), self.look)
 
 
-class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
+class AnyOf(AnyAnyOf[Lease, Lock], Composite[Lease]):
     """A reusable, thread-safe factory of leases on one of several, made by :meth:`lockkit.Client.any_of`.
 
     The locks are tried once in the given order. If all are busy, it waits in all queues, holding nothing; the
@@ -240,12 +227,12 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
             DeadlockDetected: This thread or task would wait for itself at every one of the locks.
             AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, for the first failure.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        busy: list[Attempt] = []
-        lease = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
-        if lease is not None:
-            return lease
-        raise self._refused(busy[0])
+        lease = self._take(
+            self._called(timeout, reason=reason, on_wait=on_wait, cancel=cancel, detect=detect_deadlock)
+        )
+        # No call may come between: a signal must not strike where only this frame has the lease.
+        assert lease is not None
+        return lease
 
     def try_acquire(self, *, reason: str | None = None) -> Lease | None:
         """Hold the first of the locks that is free now; None only if each is definitely busy.
@@ -253,28 +240,8 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(0.0, None, [], reason=reason)
+        return self._take(self._called(0.0, reason=reason, tries=True))
 
-    def _once(self) -> Lease:
-        return self.acquire()
-
-    def _take(
-        self,
-        wait: float | None,
-        on_wait: OnWait | None,
-        busy: list[Attempt],
-        cancel: Cancel | None = None,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> Lease | None:
-        taking = Taking(
-            self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
-        )
-        steps, attempts = self._steps(taking, wait=wait != 0)
-        lease = taking.run(steps, attempts, lambda got: got[0])
-        # No call may come between: a signal must not strike where only this frame has the lease.
-        if lease is not None:
-            return lease
-        busy.append(taking.busy)
-        return None
+    def _taken(self, taking: Taking, _wanted: Request | None) -> Lease | None:
+        steps, attempts = self._steps(taking)
+        return taking.run(steps, attempts, lambda got: got[0])

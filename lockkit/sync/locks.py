@@ -11,17 +11,16 @@ from lockkit.lib.caller import Caller, caller
 from lockkit.lib.loops import warn_of_loop
 from lockkit.lib.takers import THREAD, asker
 from lockkit.protocol import denials
-from lockkit.protocol.attempt import Attempt
-from lockkit.shared.locks import AnyLock, arguments, checked_timeout
+from lockkit.protocol.call import TRY, Call, OnWait
+from lockkit.shared.locks import AnyLock, arguments
 from lockkit.shared.options import DEFAULT, Default, Options
 from lockkit.sync.lease import Lease
 from lockkit.sync.shortform import ShortForm
-from lockkit.values.cancelling import Cancel, check_cancel
+from lockkit.values.cancelling import Cancel
 from lockkit.values.habits import Answering, unexpected
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
-    from lockkit.drivers.waits import OnWait
     from lockkit.shared.opening import Opening
 
 __all__ = ["Lock", "RWLock", "build"]
@@ -105,15 +104,16 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         """
         if others:
             raise unexpected("Lock.acquire()", others, self._own_timeout())
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        busy: list[Attempt] = []
-        if note is not None or reason is not None or on_wait is not None or detect_deadlock is not False:
-            note = self._checked(note, reason, on_wait, detect=detect_deadlock)
-        lease = self._take(wait, note, on_wait, busy, cancel, detect_deadlock)
+        call = self._as_made
+        plain = timeout is DEFAULT and note is None and reason is None and on_wait is None
+        if not plain or cancel is not None or detect_deadlock is not False:
+            call = self._called(
+                timeout, note=note, reason=reason, on_wait=on_wait, cancel=cancel, detect=detect_deadlock
+            )
+        lease = self._take(call)
         # No call may come between: a signal must not strike where only this frame has the lease.
-        if lease is not None:
-            return lease
-        raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
+        assert lease is not None
+        return lease
 
     def try_acquire(
         self, *, note: Mapping[str, object] | None = None, reason: str | None = None
@@ -123,9 +123,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        if note is not None or reason is not None:
-            note = self._checked(note, reason, None)
-        return self._take(0.0, note, None, [])
+        plain = note is None and reason is None
+        return self._take(TRY if plain else self._called(0.0, note=note, reason=reason, tries=True))
 
     def available(self) -> int:
         """How many permits of a semaphore a new claim could get at once; 0 while an older one waits.
@@ -138,21 +137,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         """
         return self._available()
 
-    def _once(self) -> Lease:
-        return self.acquire()
-
-    def _take(
-        self,
-        wait: float | None,
-        note: Mapping[str, object] | None,
-        on_wait: OnWait | None,
-        busy: list[Attempt],
-        cancel: Cancel | None = None,
-        detect: bool = False,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
-    ) -> Lease | None:
-        """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
-        if cancel is not None:
-            check_cancel(cancel, self.name)
+    def _take(self, call: Call) -> Lease | None:
+        wait = call.timeout
         opening = self._opening
         deadline = None if wait is None else opening.clock.now() + wait
         driver = opening.here.driver
@@ -168,11 +154,9 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             inner = self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
-        if cancel is not None:
-            attempt.cancel = cancel
+        attempt = self.attempt(driver, deadline, key, taken_at, call, wait=wait != 0)
         try:
-            hold = driver.acquire(attempt, on_wait)
+            hold = driver.acquire(attempt)
             if hold is not None:
                 lease = self.lease_of(driver, hold, taken_at)
                 driver.under_way.pop(attempt, None)
@@ -186,8 +170,9 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
                 if attempt in driver.under_way:
                     opening.look()
             raise
-        busy.append(attempt)
-        return None
+        if call.tries:
+            return None
+        raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
 
     def level(
         self, driver: Driver, key: weakref.ref[object], taken_at: Caller, timeout: float | None

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lockkit.facts import Kind
 from lockkit.notes.members import members_of
-from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import PlaceLost
-from lockkit.shared.locks import checked_timeout
+from lockkit.shared.composites import Request
 from lockkit.shared.options import DEFAULT, Default, Options
-from lockkit.shared.pools import AnyPool, Request
-from lockkit.sync.composites import Taking
+from lockkit.shared.pools import AnyPool
+from lockkit.sync.composites import Composite, Taking
 from lockkit.sync.lease import Lease
 from lockkit.sync.leases import Leases
 from lockkit.sync.locks import Lock, build
-from lockkit.sync.shortform import ShortForm
 
 if TYPE_CHECKING:
-    from lockkit.drivers.waits import OnWait
+    from lockkit.protocol.call import OnWait
     from lockkit.values.cancelling import Cancel
     from lockkit.values.choosers import Chooser
 
 __all__ = ["Pool", "PoolLeases"]
-
-
-Busy: TypeAlias = tuple[Attempt, Mapping[str, str]]
-"""The attempt that found too few members free, and why other members did not do."""
 
 
 class PoolLeases(Leases):
@@ -47,7 +40,7 @@ class PoolLeases(Leases):
         return members_of(self.names, self._within)
 
 
-class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
+class Pool(AnyPool[PoolLeases, Lock], Composite[PoolLeases]):
     """A reusable, thread-safe factory of leases on members of a pool, made by :meth:`lockkit.Client.pool`.
 
     A pool has one **gate**, through which requests pass one by one, first come, first served. The request at
@@ -104,14 +97,11 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
                 in time instead, as in a stopped process, the request starts again at the end of the queue.
             AcquireError, BackendError: As :meth:`lockkit.Lock.acquire`.
         """
-        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        request = self._request(count, each, among, chooser)
-        busy: list[Busy] = []
-        leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
-        if leases is not None:
-            return leases
-        attempt, refused = busy[0]
-        raise self._refused(attempt, count, refused)
+        call = self._called(timeout, reason=reason, on_wait=on_wait, cancel=cancel, detect=detect_deadlock)
+        leases = self._take(call, self._request(count, each, among, chooser))
+        # No call may come between: a signal must not strike where only this frame has the leases.
+        assert leases is not None
+        return leases
 
     def try_acquire(
         self,
@@ -127,38 +117,12 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never "busy".
         """
-        return self._take(self._request(count, each, among, chooser), 0.0, None, [], reason=reason)
+        call = self._called(0.0, reason=reason, tries=True)
+        return self._take(call, self._request(count, each, among, chooser))
 
-    def _once(self) -> PoolLeases:
-        return self.acquire()
-
-    def _take(
-        self,
-        request: Request,
-        wait: float | None,
-        on_wait: OnWait | None,
-        busy: list[Busy],
-        cancel: Cancel | None = None,
-        *,
-        detect: bool = False,
-        reason: str | None = None,
-    ) -> PoolLeases | None:
-        locks = self._locks(request.among).values()
-        while True:
-            taking = Taking(
-                self._opening, wait, self.pool, locks, on_wait, cancel, detect=detect, reason=reason
-            )
-            steps, members = self._steps(taking, request, wait=wait != 0)
-            try:
-                leases = taking.run(steps, members, self._made)
-            except PlaceLost as lost:
-                wait = taking.left_to_wait(wait, lost)
-                continue
-            # No call may come between: a signal must not strike where only this frame has the leases.
-            if leases is not None:
-                return leases
-            busy.append((taking.busy, taking.together.refused))
-            return None
+    def _taken(self, taking: Taking, wanted: Request | None) -> PoolLeases | None:
+        steps, members = self._steps(taking, self._wanted(wanted))
+        return taking.run(steps, members, self._made)
 
     def _made(self, leases: list[Lease]) -> PoolLeases:
         return PoolLeases(leases, self.look, self.within)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lockkit.lib.leaving import Exit, Left, Statement
+from lockkit.protocol.call import Call
 from lockkit.shared.shortform import AnyShortForm
 
 __all__ = ["ShortForm"]
@@ -21,15 +22,16 @@ class ShortForm(AnyShortForm[S]):
     even if it ends in another thread or task.
     """
 
-    def _once(self) -> S:
-        """Take a lease, as configured."""
+    def _take(self, call: Call) -> S | None:
+        """Take a lease; None on a definite "busy", which is an error unless the call ``tries``."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
         frame = sys._getframe(1)  # noqa: SLF001
         statement = self._statement(_EXIT.entered(self, frame), frame)
-        lease = self._once()
+        lease = self._take(self._as_made)
         # No call before this, or a signal could end the statement without its lease.
+        assert lease is not None
         if statement is not None:
             statement.lease = lease
             lease.level.statement = statement

@@ -88,7 +88,7 @@ def test_released_says_what_to_do_next(client):
 def test_busy_names_a_holder_only_where_somebody_holds(client, monkeypatch):
     ahead = ClaimInfo("a", "0" * 12, "WAITING", Owner("ann", "box", 4711), 0, 0, since=time.time())
     driver = client.driver()
-    monkeypatch.setattr(driver, "acquire", lambda attempt, _: setattr(attempt, "holder", ahead))
+    monkeypatch.setattr(driver, "acquire", lambda attempt: setattr(attempt, "holder", ahead))
     with pytest.raises(AcquireTimeout, match="'a' is busy; next is ann@box pid 4711, ") as caught:
         client.lock("a").acquire(timeout=0)
     assert caught.value.holder is ahead

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from lockkit.cli.run_request import CardOptions, Request
     from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
-    from lockkit.drivers.waits import OnWait
     from lockkit.facts import ClaimInfo, Waiting
     from lockkit.gpu.devices import Device, Snapshot
     from lockkit.gpu.judging import Receipt
+    from lockkit.protocol.call import OnWait
     from lockkit.shared.options import Options
     from lockkit.sync.client import Client
 
