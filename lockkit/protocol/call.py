@@ -1,4 +1,4 @@
-"""What an acquire was called with."""
+"""Arguments of an acquire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OnWait: TypeAlias = Callable[[Waiting], None]
 
 
 class Call(NamedTuple):
-    """What an acquire was called with: the same for each of the locks that it takes.
+    """Arguments of an acquire: the same for each of the locks that it takes.
 
     Attributes:
         timeout: Seconds to wait in all; None for ever, 0 not to wait.

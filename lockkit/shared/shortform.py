@@ -63,7 +63,7 @@ class AnyShortForm(Answering, Generic[L]):
         detect: bool = False,
         tries: bool = False,
     ) -> Call:
-        """What an acquire was called with, checked before any I/O; see :class:`~lockkit.protocol.call.Call`.
+        """Arguments of an acquire, checked before any I/O; see :class:`~lockkit.protocol.call.Call`.
 
         Raises:
             ConfigError: An argument is not allowed; the error says what is allowed.
