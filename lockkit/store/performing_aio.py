@@ -54,7 +54,8 @@ class OnLoop:
     into the exchange, so that the store notes the unknown outcome, and comes out of :meth:`perform`.
     Exchanges that this call has started in tasks of their own go on, as in threads; :meth:`close` ends them.
 
-    When the loop ends (``loop.shutdown_asyncgens()``, as in ``asyncio.run``), all connections are closed.
+    When the loop ends (``loop.shutdown_asyncgens()``, as in ``asyncio.run``), all connections are closed. The
+    program's generators, which end beside them, may still call, as for a release; no connection is kept.
 
     Args:
         exchanges: The frequent calls of the store.
@@ -73,9 +74,9 @@ class OnLoop:
         self._connections: set[LoopConnection] = set()
         self._deliveries = Deliveries(self._loop)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closed = self._ends = False
         self._connecting: set[asyncio.Timeout] = set()
-        self._empty: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
         self._reaper: asyncio.TimerHandle | None = None
         self._at_end: AsyncGenerator[None, None] | None = None
 
@@ -178,7 +179,7 @@ class OnLoop:
             raise
         if good:
             pool.keep(connection)
-            if self._reaper is None and not self._closed:
+            if self._reaper is None and not (self._closed or self._ends):
                 self._reaper = self._loop.call_later(SURPLUS, self._reap)
         else:
             pool.lost(connection)
@@ -243,6 +244,8 @@ class OnLoop:
         pool = self._pools.setdefault(route, pool)
         if self._closed:
             pool.close()
+        elif self._ends:
+            pool.end()
         return pool
 
     async def _open(self, route: Route, end: float) -> LoopConnection:
@@ -300,16 +303,22 @@ class OnLoop:
         await self._loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
 
     def _ended(self) -> None:
-        if self._empty is not None and not (self._connections or self._connecting or self._loop.is_closed()):
-            self._empty.set_result(None)
-            self._empty = None
+        if self._gone is not None and not self._loop.is_closed():
+            self._gone.set_result(None)
+            self._gone = None
 
     async def _emptied(self) -> None:
-        """Wait until no connection is left. Look now and then: a signal handler may cut a callback short."""
-        while self._connections or self._connecting:
-            if self._empty is None:
-                self._empty = self._loop.create_future()
-            await asyncio.wait([self._empty], timeout=_LOOK)
+        """Wait until no connection is left that is there now, or is being made, and none that comes later."""
+        await self._until(lambda: not (self._connections or self._connecting))
+
+    async def _until(self, over: Callable[[], bool]) -> None:
+        """Wait for the ends of connections. Look now and then: a signal handler may cut a callback short."""
+        while not over():
+            if self._gone is None:
+                self._gone = self._loop.create_future()
+            await asyncio.wait([self._gone], timeout=_LOOK)
+            for pool in self._pools.values():
+                pool.take_back()
             for connection in list(self._connections):
                 if connection.broken:
                     connection.close()
@@ -326,9 +335,20 @@ class OnLoop:
         self._reaper = self._loop.call_later(min(due) - now, self._reap) if due else None
 
     async def _till_the_end(self) -> AsyncGenerator[None, None]:
-        """Close the connections when the loop ends its asynchronous generators, or this one is closed."""
+        """Close the connections when the loop ends its asynchronous generators, or this one is closed.
+
+        The loop ends all of them side by side, and those of the program release what they hold: what they
+        call gets connections until the loop is closed.
+        """
         try:
             yield
         finally:
-            self.abort()
-            await self._emptied()
+            self._ends = True
+            if self._reaper is not None:
+                self._reaper.cancel()
+            for pool in self._pools.values():
+                pool.end()
+            before, connecting = frozenset(self._connections), frozenset(self._connecting)
+            await self._until(
+                lambda: before.isdisjoint(self._connections) and connecting.isdisjoint(self._connecting)
+            )

@@ -73,7 +73,7 @@ class LoopPool:
         """The permits to open a connection, and the ends of the calls that have them."""
         self._waiting: deque[PromptFuture[LoopConnection | Permit]] = deque()
         self._generation = 0
-        self._closed = False
+        self._closed = self._ends = False
 
     @property
     def size(self) -> int:
@@ -103,7 +103,7 @@ class LoopPool:
             raise self._refused(*_CLOSED)
         got: LoopConnection | Permit | None = self.free()
         if got is None:
-            self._take_back()
+            self.take_back()
             got = Permit() if self.size < self._limit else await self._turn(end)
         if not isinstance(got, Permit):
             if not got.broken:
@@ -123,7 +123,7 @@ class LoopPool:
             self._next()
         return connection
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Take back what calls have not given back, because a signal handler ended them."""
         now = time.monotonic()
         for permit, end in list(self._opening.items()):
@@ -157,7 +157,7 @@ class LoopPool:
                 self._waiting.popleft()
 
     def _too_late(self, turn: PromptFuture[LoopConnection | Permit]) -> None:
-        self._take_back()
+        self.take_back()
         self._next()
         text = f"{self._limit} requests are under way, and none was answered in time"
         self._deliveries.fail(turn, self._refused(text, "is the server slow, or cut off?"))
@@ -167,7 +167,7 @@ class LoopPool:
 
     def keep(self, connection: LoopConnection) -> None:
         """Give back a connection whose requests were all answered."""
-        if self._closed or connection.generation != self._generation or connection.broken:
+        if self._ends or connection.generation != self._generation or connection.broken:
             self.lost(connection)
             return
         now = time.monotonic()
@@ -191,6 +191,11 @@ class LoopPool:
         while self._free:
             self.lost(self._free.pop())
 
+    def end(self) -> None:
+        """Keep no connection any more. Close free ones now, and others when their call ends."""
+        self._ends = True
+        self.drop()
+
     def close(self) -> None:
         """Lend no connection any more. Close free ones now, and those in use when their call ends."""
         self._closed = True
@@ -198,7 +203,7 @@ class LoopPool:
             turn = self._waiting.popleft()
             if not turn.done() and not self._loop.is_closed():
                 self._deliveries.fail(turn, self._refused(*_CLOSED))
-        self.drop()
+        self.end()
 
     def reap(self, now: float) -> float | None:
         """Close connections unused for long. Returns when the next may be due; None if none is free."""

@@ -202,3 +202,29 @@ def test_a_loop_that_is_closed_early_leaves_no_open_transport(harness):
     client._client.close()
     del client, lease, loop
     gc.collect()
+
+
+@pytest.mark.parametrize("many", [1, 12])
+def test_a_generator_that_the_end_of_the_run_closes_releases_and_may_acquire(harness, caplog, many):
+    """asyncio.run closes all generators side by side, that of lockkit's connections among them."""
+    ended = []
+
+    async def rows(client, name):
+        lease = await client.lock(name).acquire(5)
+        try:
+            yield name
+        finally:
+            ended.append(await lease.release())
+            async with client.lock(f"{name}/after").acquire(5):
+                await client.lock(f"{name}/after").available()
+
+    async def breaks_off():
+        begun = [rows(client, f"a{number}") for number in range(many)]
+        await asyncio.gather(*[anext(each) for each in begun])
+        return begun
+
+    client = client_of(harness)
+    kept = asyncio.run(breaks_off())
+    assert [report.outcome for report in ended] == ["RELEASED"] * len(kept)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+    asyncio.run(client.close())
