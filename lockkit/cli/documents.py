@@ -44,6 +44,7 @@ from lockkit.views.parts import (
     GpuMark,
     Lock,
     NameRecord,
+    OrNull,
     Record,
     ReleaseRequest,
     Store,
@@ -266,7 +267,7 @@ class Host(Document, tag="lockkit.host/1"):
     config: str | None
     folder: str | None
     group: str | None
-    url: str | None
+    url: OrNull[str]
 
 
 class HostInit(Document, tag="lockkit.host-init/1"):
@@ -323,7 +324,7 @@ class Recover(Document, tag="lockkit.recover/1"):
 
     store: Store
     acting: bool
-    leader: str | None
+    leader: OrNull[str]
     cases: Sequence[RecoveryCase]
     unread: Sequence[Unread]
 

@@ -130,14 +130,14 @@ def code_of(error: BaseException) -> int:
 def describe(error: BaseException, code: int | None = None) -> documents.Error:
     """The ``lockkit.error/1`` document of an error; the exit code is :func:`code_of` unless given."""
     from lockkit.cli import documents
-    from lockkit.views import making
+    from lockkit.views.making import made_of
 
-    holder = getattr(error, "holder", None)
-    return documents.Error(
+    return made_of(
+        documents.Error,
         error=error.kind if isinstance(error, CommandFailed) else type(error).__name__,
         message=_message(error),
         name=getattr(error, "name", None),
-        holder=None if holder is None else making.claim(holder),
+        holder=getattr(error, "holder", None),
         hint=_hint(error),
         exit_code=code_of(error) if code is None else code,
     )

@@ -34,16 +34,11 @@ class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         from lockkit.cli.documents import Log
         from lockkit.views.documents import plain
-        from lockkit.views.texts import rfc3339
+        from lockkit.views.making import made_of
 
+        message = record.getMessage()
         document = plain(
-            Log(
-                at=rfc3339(record.created),
-                at_seconds=record.created,
-                level=record.levelname,
-                logger=record.name,
-                message=record.getMessage(),
-            )
+            made_of(Log, at=record.created, level=record.levelname, logger=record.name, message=message)
         )
         document |= {
             key: value for key, value in record.__dict__.items() if key not in _STANDARD | document.keys()

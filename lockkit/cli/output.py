@@ -22,6 +22,7 @@ __all__ = [
     "clock_time",
     "colour",
     "notice",
+    "print_json",
     "say",
     "store_folder",
     "store_words",
@@ -47,6 +48,15 @@ def write_json(document: documents.Document, *, stream: TextIO | None = None, in
     else:
         stream.writelines(written(document))
     stream.flush()
+
+
+def print_json(
+    kind: type[documents.Document], /, *facts: object, indent: bool = False, **given: object
+) -> None:
+    """Make a document as :func:`lockkit.views.making.made_of` does, and write it to stdout."""
+    from lockkit.views.making import made_of
+
+    write_json(made_of(kind, *facts, **given), indent=indent)
 
 
 def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:

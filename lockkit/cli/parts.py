@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from msgspec import field
+
 from lockkit.views.parts import (
     Claim,
     ClaimId,
+    OrNull,
     Part,
     PastHold,
     PastStep,
@@ -64,8 +67,8 @@ class AlertRule(Part):
     condition: str
     for_seconds: float
     severity: Literal["P0", "P1", "P2", "alert"]
-    command: str | None
-    runbook: str | None
+    command: OrNull[str]
+    runbook: OrNull[str]
 
 
 class HostStep(Part):
@@ -162,11 +165,11 @@ class Plugin(Part):
     """One plugin, loaded or not."""
 
     name: str
-    dist: str | None
-    version: str | None
+    dist: OrNull[str]
+    version: OrNull[str]
     source: Literal["store", "shipped", "installed", "code"]
     hooks: Sequence[str]
-    import_seconds: float | None
+    import_time: float | None = field(name="import_seconds")
     disabled: bool
     error: str | None
 
@@ -184,7 +187,7 @@ class GpuName(Part):
 
     uuid: str
     index: int
-    name: str | None
+    name: OrNull[str]
 
 
 class Evicted(Part):
@@ -209,9 +212,9 @@ class RecoveryCase(Part):
     name: str
     claim: Claim | None
     why: str
-    tier: Literal["warning", "soft", "hard"] | None
+    tier: OrNull[Literal["warning", "soft", "hard"]]
     seen: Mapping[str, Any]
-    outcome: str | None
+    outcome: OrNull[str]
 
 
 class Violation(Part):
@@ -221,7 +224,7 @@ class Violation(Part):
     """
 
     kind: Literal["overlap", "fence", "same-fence", "stale-write"]
-    store: StoreKey
+    key: StoreKey = field(name="store")
     name: str
     seconds: float
     holds: Sequence[PastHold]
@@ -231,7 +234,7 @@ class Violation(Part):
 class LockUse(Part):
     """One user's use of a lock. `open` counts holds of unknown end, whose time does not count."""
 
-    store: StoreKey
+    key: StoreKey = field(name="store")
     name: str
     card: str | None
     user: str

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lockkit.cli import exits, output
-from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
@@ -31,30 +31,16 @@ class RunReport:
         self._tell = tell
         self._path = None if path is None else Path(path)
         self._temporary: Path | None = None
-        now = time.time()
         self._facts: dict[str, Any] = {
             "name": name,
             "program": Path(program).name,
-            "store": None,
-            "started": rfc3339(now),
-            "started_seconds": now,
-            "waited_seconds": None,
+            "started": time.time(),
             "waits": 0,
-            "claim_id": None,
-            "fence": None,
             "acquired": None,
-            "acquired_seconds": None,
-            "held_seconds": None,
-            "command_exit_code": None,
-            "command_signal": None,
-            "lost": None,
-            "evicted": None,
-            "release": None,
             "leases": (),
             "release_requests": [],
-            "error": None,
         }
-        """The fields of the document."""
+        """The fields of the document as far as they are known; the others are null."""
 
     def open(self) -> None:
         """Check that the file can be written, before the wait for the lock begins.
@@ -77,24 +63,23 @@ class RunReport:
 
     def store(self, client: Client) -> None:
         if self._path is not None:
-            from lockkit.views import making
+            from lockkit.views.making import store
 
-            self._facts["store"] = making.store(client)
+            self._facts["store"] = store(client)
 
     def named(self, name: str) -> None:
         """Record the name of what is held, if only the configuration has it."""
         self._facts["name"] = name
 
     def waited(self, seconds: float, waits: int) -> None:
-        self._facts |= {"waited_seconds": seconds, "waits": waits}
+        self._facts |= {"waited": seconds, "waits": waits}
 
     def acquired(self, taken: Taken, leases: Sequence[Lease]) -> None:
         only = leases[0] if len(leases) == 1 else None
         self._facts |= {
             "claim_id": only and only.claim_id,
             "fence": only and only.fence,
-            "acquired": rfc3339(taken.since),
-            "acquired_seconds": taken.since,
+            "acquired": taken.since,
         }
         self._each(leases)
 
@@ -127,19 +112,17 @@ class RunReport:
     def asked(self, name: str, request: ReleaseRequest) -> None:
         """Record a request to release a lock."""
         if self._path is not None:
-            from lockkit.views import making
+            from lockkit.views import parts
+            from lockkit.views.making import made_of
 
-            self._facts["release_requests"].append(making.release_request(name, request))
+            self._facts["release_requests"].append(made_of(parts.ReleaseRequest, request, name=name))
 
     def released(self, leases: Sequence[Lease]) -> None:
-        acquired = self._facts["acquired_seconds"]
-        if isinstance(acquired, float):
-            self._facts["held_seconds"] = max(time.time() - acquired, 0.0)
-        report = leases[0].report
-        if self._path is not None and len(leases) == 1 and report is not None:
-            from lockkit.cli.released import released
-
-            self._facts["release"] = released(report)
+        acquired = self._facts["acquired"]
+        if acquired is not None:
+            self._facts["held"] = max(time.time() - acquired, 0.0)
+        if len(leases) == 1:
+            self._facts["release"] = leases[0].report
         self._each(leases)
 
     def failed(self, error: BaseException, code: int) -> None:
@@ -151,8 +134,10 @@ class RunReport:
         if self._path is None:
             return
         from lockkit.cli.documents import Run
+        from lockkit.views.making import made_of
 
-        document = Run(exit_code=code, **self._facts)
+        unknown = dict.fromkeys(Run.__struct_fields__)
+        document = made_of(Run, SimpleNamespace(**unknown), exit_code=code, **self._facts)
         target = self._temporary or self._path
         try:
             with target.open("w", encoding="utf-8") as file:

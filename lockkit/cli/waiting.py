@@ -149,15 +149,10 @@ class Announcer:
             return
         if self._json:
             from lockkit.cli import documents
-            from lockkit.views import making
+            from lockkit.views.making import made_of
 
-            document = documents.Waiting(
-                name=waiting.name,
-                position=place,
-                waited_seconds=waiting.waited,
-                holder=None if holder is None else making.claim(holder),
-                reasons=why,
-                store=making.store(self._client),
+            document = made_of(
+                documents.Waiting, waiting, position=place, holder=holder, reasons=why, store=self._client
             )
             output.write_json(document, stream=sys.stderr)
             return

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable
-from lockkit.gpu.documents import mark
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.views import HostView
 from lockkit.server.audit import audited
 from lockkit.server.problems import HttpProblem
-from lockkit.views import documents, making
+from lockkit.views import documents
+from lockkit.views.making import made_of
 
 if TYPE_CHECKING:
     from lockkit.server.calls import Call
@@ -42,7 +42,7 @@ def quarantine(call: Call) -> documents.GpuQuarantine:
         raise HttpProblem(404, "no_such_gpu", f"{host} has no GPU {uuid!r}")
     by = client.owner._replace(user=visitor.name)
     with audited(call, store, "quarantine", host=host, uuid=uuid, reason=body.reason) as outcome:
-        host, made = view.quarantine(uuid, body.reason, by)
+        host, mark = view.quarantine(uuid, body.reason, by)
         outcome.word = "quarantined"
     store.forget()
-    return documents.GpuQuarantine(store=making.store(client), host=host, uuid=uuid, quarantine=mark(made))
+    return made_of(documents.GpuQuarantine, store=client, host=host, uuid=uuid, quarantine=mark)

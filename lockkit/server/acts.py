@@ -12,8 +12,9 @@ from lockkit.server.audit import audited
 from lockkit.server.documents import Consequences
 from lockkit.server.problems import HttpProblem
 from lockkit.server.tokens import allows
-from lockkit.views import acting, documents, making
+from lockkit.views import documents, making, parts
 from lockkit.views.consequences import consequences
+from lockkit.views.making import made_of
 
 if TYPE_CHECKING:
     from lockkit.server.calls import Call
@@ -34,12 +35,8 @@ def would(call: Call) -> Consequences:
     except NotHeld as error:
         raise _absent(error) from None
     now = client.driver().clock.wall()
-    return Consequences(
-        name=query.name,
-        act=query.act,
-        claim=making.claim(claim),
-        sentences=consequences(query.act, found, claim, now, _utc, at_once=query.now),
-    )
+    sentences = consequences(query.act, found, claim, now, _utc, at_once=query.now)
+    return made_of(Consequences, query, claim=claim, sentences=sentences)
 
 
 def evict(call: Call) -> documents.Evict:
@@ -60,7 +57,7 @@ def evict(call: Call) -> documents.Evict:
     if result.outcome == "ABSENT":
         missing = gone(store.client.inspect(body.name), body.claim_id)
         raise _absent(missing)
-    return acting.evicted(store.client, body.name, body.claim_id, result, reason, now=body.now)
+    return made_of(documents.Evict, body, result, store=making.store(store.client), reason=reason)
 
 
 def ask_release(call: Call) -> documents.AskRelease:
@@ -78,7 +75,10 @@ def ask_release(call: Call) -> documents.AskRelease:
     store.forget()
     claims = store.client.inspect(body.name).claims
     claim = next((one for one in claims if one.claim_id == body.claim_id), None)
-    return acting.asked(store.client, body.name, body.claim_id, request, claim)
+    request_made = made_of(parts.ReleaseRequest, request, name=body.name)
+    return made_of(
+        documents.AskRelease, body, store=making.store(store.client), request=request_made, claim=claim
+    )
 
 
 def _utc(at: float) -> str:
@@ -93,5 +93,5 @@ def _absent(missing: NotHeld) -> HttpProblem:
 
 def quarantine(call: Call) -> documents.GpuQuarantine:
     """Quarantine a GPU of this host."""
-    made: documents.GpuQuarantine = of_gpus("quarantine")(call)
-    return made
+    marked: documents.GpuQuarantine = of_gpus("quarantine")(call)
+    return marked

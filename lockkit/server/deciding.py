@@ -9,8 +9,8 @@ from lockkit.alerts.desk import Desk, folder_of
 from lockkit.errors import ConfigError
 from lockkit.server.audit import audited
 from lockkit.server.problems import HttpProblem
-from lockkit.views import alerts as views
-from lockkit.views import documents
+from lockkit.views import documents, parts
+from lockkit.views.making import made_of
 
 if TYPE_CHECKING:
     from lockkit.alerts.desk import Listed
@@ -25,8 +25,8 @@ def alerts(call: Call) -> documents.Alerts:
     """The alerts that the engine of this user on this host knows, and the silences."""
     desk = _desk(call)
     return documents.Alerts(
-        alerts=[views.alert(one) for one in _read(desk.alerts)],
-        silences=[views.silence(one) for one in _read(desk.silences)],
+        alerts=[made_of(parts.ShownAlert, one, one.alert) for one in _read(desk.alerts)],
+        silences=[made_of(parts.ShownSilence, one) for one in _read(desk.silences)],
     )
 
 
@@ -49,12 +49,7 @@ def acknowledge(call: Call) -> documents.AlertAck:
         raise HttpProblem(404, "no_such_acknowledgement", text, hint="see: GET /api/alerts")
     if member is None:
         raise _absent(fingerprint)
-    return documents.AlertAck(
-        fingerprint=fingerprint,
-        rule=member.rule,
-        text=member.text,
-        acknowledged_by=member.acknowledged_by or None,
-    )
+    return made_of(documents.AlertAck, member)
 
 
 def silence(call: Call) -> documents.AlertSilence:
@@ -64,13 +59,13 @@ def silence(call: Call) -> documents.AlertSilence:
     _find(desk, fingerprint)
     seconds, comment = call.body.seconds, call.body.comment
     with audited(call, call.store, "silence", alert=fingerprint, seconds=seconds, comment=comment) as outcome:
-        made = _write(
+        begun = _write(
             lambda: desk.silence(
                 author=visitor.name, seconds=seconds, comment=comment, fingerprint=fingerprint
             )
         )
-        outcome.word = f"silence {made.id}"
-    return documents.AlertSilence(silence=views.silence(made), ended=False)
+        outcome.word = f"silence {begun.id}"
+    return made_of(documents.AlertSilence, silence=begun, ended=False)
 
 
 def end_silence(call: Call) -> documents.AlertSilence:
@@ -83,7 +78,7 @@ def end_silence(call: Call) -> documents.AlertSilence:
         outcome.word = "absent" if ended is None else "ended"
     if ended is None:
         raise _no_silence(identity)
-    return documents.AlertSilence(silence=views.silence(ended), ended=True)
+    return made_of(documents.AlertSilence, silence=ended, ended=True)
 
 
 def _no_silence(identity: str) -> HttpProblem:

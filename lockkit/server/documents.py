@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from lockkit.alerts.desk import LONGEST_TEXT
-from lockkit.views.parts import Claim, Store, Summary, Time
+from lockkit.views.parts import Claim, ClaimId, OrNull, Store, Summary, Time
 
 __all__ = [
     "AckBody",
@@ -45,7 +45,6 @@ __all__ = [
 
 Verdict: TypeAlias = Literal["healthy", "warning", "unhealthy"]
 _Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
-_ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
 _Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
 _Comment: TypeAlias = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 _StoreId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -111,8 +110,8 @@ class ServedStore(Struct):
 
     id: str
     store: Store
-    stale_since: Time | None
-    stale_since_seconds: float | None
+    stale_since: OrNull[Time]
+    stale_since_seconds: OrNull[float]
 
 
 class Stores(Answer, tag="lockkit.stores/1"):
@@ -133,11 +132,11 @@ class Change(Answer, tag="lockkit.change/1"):
     names: Sequence[str]
     more: bool
     summary: Summary | None
-    read_at: Time | None
-    read_at_seconds: float | None
+    read_at: OrNull[Time]
+    read_at_seconds: OrNull[float]
     stale: bool
-    stale_since: Time | None
-    stale_since_seconds: float | None
+    stale_since: OrNull[Time]
+    stale_since_seconds: OrNull[float]
     error: str | None
 
 
@@ -196,7 +195,7 @@ class ConsequencesQuery(Struct, forbid_unknown_fields=True):
     """Parameters of a question about an intervention: its kind, and the claim seen. `now` is for eviction."""
 
     name: _Name
-    claim_id: _ClaimId
+    claim_id: ClaimId
     act: Literal["evict", "ask-release"]
     store: _StoreId | None = None
     now: bool = False
@@ -250,7 +249,7 @@ class EvictBody(Struct, forbid_unknown_fields=True):
     """The claim to evict, as it was seen. With `now` the next claim does not wait until the holder stops."""
 
     name: _Name
-    claim_id: _ClaimId
+    claim_id: ClaimId
     reason: _Reason
     store: _StoreId | None = None
     now: bool = False
@@ -260,7 +259,7 @@ class AskReleaseBody(Struct, forbid_unknown_fields=True):
     """The claim whose holder is to be asked, as it was seen."""
 
     name: _Name
-    claim_id: _ClaimId
+    claim_id: ClaimId
     reason: _Reason
     store: _StoreId | None = None
 

@@ -14,7 +14,7 @@ from lockkit.server.problems import HttpProblem
 from lockkit.server.watching import Seen, StoreWatch, TooManyViewers
 from lockkit.views.documents import plain
 from lockkit.views.looking import summary
-from lockkit.views.texts import rfc3339
+from lockkit.views.making import made_of
 
 __all__ = ["change", "events"]
 
@@ -60,17 +60,12 @@ async def _stream(call: Call, watch: StoreWatch, after: int | None) -> AsyncIter
 
 def change(seen: Seen) -> Change:
     """The document of a change."""
-    at = seen.at or None
-    stale = seen.error is not None
-    return Change(
-        number=seen.number,
-        names=seen.names,
-        more=seen.more,
+    return made_of(
+        Change,
+        seen,
         summary=None if seen.look is None else summary(seen.look, time.time()),
-        read_at=rfc3339(at),
-        read_at_seconds=at,
-        stale_since=rfc3339(at) if stale and at else None,
-        stale_since_seconds=at if stale else None,
-        stale=stale,
+        read_at=seen.at,
+        stale=seen.error is not None,
+        stale_since=None if seen.error is None else seen.at,
         error=None if seen.error is None else seen.error.message,
     )

@@ -20,8 +20,9 @@ from lockkit.server.problems import HttpProblem
 from lockkit.values.names import check_name
 from lockkit.views import documents, making
 from lockkit.views.looking import Look, arranged
+from lockkit.views.making import made_of
 from lockkit.views.status import status
-from lockkit.views.texts import lock_state, rfc3339
+from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:
     from lockkit.server.calls import Call
@@ -52,8 +53,8 @@ def health(call: Call) -> Response:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         each = list(threads.map(lambda one: one.health(), call.stores.all))
     verdict = worst(one.status for one in each)
-    made = Health(status=verdict, read_at=rfc3339(now), read_at_seconds=now, stores=each)
-    return answer(made, 503 if verdict == "unhealthy" else 200)
+    document = made_of(Health, status=verdict, read_at=now, stores=each)
+    return answer(document, 503 if verdict == "unhealthy" else 200)
 
 
 def metrics(call: Call) -> Response:
@@ -65,19 +66,12 @@ def stores(call: Call) -> Stores:
     """The stores of this server, and who asks."""
     visitor = call.visitor
     return Stores(
-        stores=[_served(one) for one in call.stores.all],
+        stores=[
+            made_of(ServedStore, one, store=making.store(one.client), stale_since=one.watch.stale_since)
+            for one in call.stores.all
+        ],
         visitor=None if visitor is None or call.tokens is None else visitor.name,
         scope="view" if visitor is None else visitor.scope,
-    )
-
-
-def _served(one: ServerStore) -> ServedStore:
-    since = one.watch.stale_since
-    return ServedStore(
-        id=one.id,
-        store=making.store(one.client),
-        stale_since=rfc3339(since) if since else None,
-        stale_since_seconds=since or None,
     )
 
 

@@ -19,7 +19,7 @@ from lockkit.errors import (
     PermissionDenied,
 )
 from lockkit.server.documents import Problem
-from lockkit.views import making
+from lockkit.views.making import made_of
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo
@@ -90,11 +90,4 @@ def as_problem(error: LockkitError) -> HttpProblem:
 
 def document(problem: HttpProblem) -> Problem:
     """The document of an answer that is an error."""
-    return Problem(
-        error=problem.kind,
-        message=problem.message,
-        name=problem.name,
-        holder=None if problem.holder is None else making.claim(problem.holder),
-        hint=problem.hint,
-        status=problem.status,
-    )
+    return made_of(Problem, problem, error=problem.kind)

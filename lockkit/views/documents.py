@@ -22,6 +22,7 @@ from lockkit.views.parts import (
     GpuMark,
     Happening,
     Lock,
+    OrNull,
     PastHold,
     PastWait,
     Record,
@@ -194,7 +195,7 @@ class AlertAck(Document, tag="lockkit.alert-ack/1"):
     fingerprint: str
     rule: str
     text: str
-    acknowledged_by: str | None
+    acknowledged_by: OrNull[str]
 
 
 class AlertSilence(Document, tag="lockkit.alert-silence/1"):

@@ -1,17 +1,22 @@
 """The parts of the JSON documents about locks, GPUs, alerts and the past, as msgspec structs.
 
-The documents of commands have further parts (:mod:`lockkit.cli.parts`). Times are given twice: RFC 3339 in
-UTC, and seconds since the epoch. Importing this module imports msgspec: import it only to write JSON.
+The documents of commands have further parts (:mod:`lockkit.cli.parts`). A part is made of a fact by the names
+of its fields (:func:`lockkit.views.making.made_of`); ``field`` has the name of a property if the fact's is
+another one. Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module
+imports msgspec: import it only to write JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+
+from lockkit.facts import ClaimState, Kind, ProcessState, Severity
 
 __all__ = [
+    "OR_NULL",
     "Claim",
     "ClaimId",
     "Drain",
@@ -27,6 +32,7 @@ __all__ = [
     "Keeper",
     "Lock",
     "NameRecord",
+    "OrNull",
     "Owner",
     "Part",
     "PastHold",
@@ -43,15 +49,17 @@ __all__ = [
     "Unread",
 ]
 
+T = TypeVar("T")
 Time: TypeAlias = Annotated[
     str,
     Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", extra_json_schema={"format": "date-time"}),
 ]
 
-
 ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
 
-
+OR_NULL = "null if empty"
+OrNull: TypeAlias = Annotated[T | None, OR_NULL]
+"""A value of a fact that is null in the document if it is empty, or a time of 0."""
 Record: TypeAlias = Annotated[
     Mapping[str, Any],
     Meta(
@@ -127,15 +135,15 @@ class ShownAlert(Part):
     rule: str
     severity: Literal["P0", "P1", "P2"]
     state: Literal["pending", "firing", "resolved"]
-    hidden: Literal["silenced", "inhibited"] | None
+    hidden: OrNull[Literal["silenced", "inhibited"]]
     told: bool
     labels: Mapping[str, str]
     text: str
-    command: str | None
+    command: OrNull[str]
     since: Time
     since_seconds: float
     times: int
-    acknowledged_by: str | None
+    acknowledged_by: OrNull[str]
     silenced_by: Sequence[str]
 
 
@@ -144,10 +152,10 @@ class ShownSilence(Part):
 
     id: str
     author: str
-    comment: str | None
+    comment: OrNull[str]
     rule: str
     labels: Mapping[str, str]
-    fingerprint: str | None
+    fingerprint: OrNull[str]
     starts: Time
     starts_seconds: float
     ends: Time
@@ -159,8 +167,8 @@ class Claim(Part):
 
     name: str
     claim_id: ClaimId
-    state: Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
-    kind: Literal["mutex", "semaphore", "read", "write"]
+    state: ClaimState
+    kind: Kind
     position: int
     weight: int
     capacity: int
@@ -168,8 +176,8 @@ class Claim(Part):
     owner: Owner
     since: Time
     since_seconds: float
-    renewed: Time | None
-    renewed_seconds: float | None
+    renewed: OrNull[Time]
+    renewed_seconds: OrNull[float]
     deadline: Time | None
     deadline_seconds: float | None
     ttl_seconds: float
@@ -178,7 +186,7 @@ class Claim(Part):
     alive: bool | None
     evidence: str
     note: dict[str, Any]
-    process: Literal["alive", "stopped", "gone", "unknown"]
+    process: ProcessState
     kept_by: Sequence[Keeper]
     reason: str
     progress: Progress | None
@@ -245,9 +253,9 @@ class Finding(Part):
     """One finding, and what to do about it."""
 
     check: str
-    severity: Literal["ok", "warning", "error"]
+    severity: Severity
     message: str
-    hint: str | None
+    hint: OrNull[str]
 
 
 class GpuMark(Part):
@@ -289,7 +297,7 @@ class GpuUse(Part):
     claim_id: str
     declared_bytes: int | None
     used_bytes: int | None
-    more_than_declared: bool
+    too_much: bool = field(name="more_than_declared")
     idle_since: Time | None
     idle_since_seconds: float | None
     idle_seconds: float | None
@@ -301,9 +309,9 @@ class Gpu(Part):
     `used_bytes` is beyond `reserved_bytes`; `processes` null: unknown. `waiting` claims wait in its queue.
     """
 
-    uuid: str | None
+    uuid: OrNull[str]
     index: int
-    name: str | None
+    name: OrNull[str]
     parent: str | None
     state: Literal[
         "free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined", "unheld"
@@ -320,7 +328,7 @@ class Gpu(Part):
     uses: Sequence[GpuUse]
     receipt: GpuReceipt | None
     users: Sequence[str]
-    unmanaged_users: Sequence[str]
+    unmanaged: Sequence[str] = field(name="unmanaged_users")
     waiting: int
 
 
@@ -342,13 +350,13 @@ class Unread(Part):
     name: str
     error: str
     message: str
-    hint: str | None
+    hint: OrNull[str]
 
 
 class StoreKey(Part):
     """The store and namespace of a past lock. `within`: the host, user or process it reaches, or empty."""
 
-    url: str
+    store: str = field(name="url")
     namespace: str
     within: str
 
@@ -359,11 +367,11 @@ class PastHold(Part):
     If the journal does not say: `unknown` if its process has ended, `untold` if it is over otherwise.
     """
 
-    store: StoreKey
+    key: StoreKey = field(name="store")
     name: str
     claim_id: ClaimId
     fence: int
-    kind: Literal["mutex", "semaphore", "read", "write"]
+    kind: Kind
     weight: int
     capacity: int
     owner: Owner
@@ -397,7 +405,7 @@ class PastStep(Part):
 class PastWait(Part):
     """An attempt that ended without a hold, and the holder that was in the way, in words."""
 
-    store: StoreKey
+    key: StoreKey = field(name="store")
     name: str
     owner: Owner
     outcome: str
@@ -410,7 +418,7 @@ class PastWait(Part):
 class Happening(Part):
     """Anything else that happened. `priority` is empty unless it was an alert."""
 
-    store: StoreKey
+    key: StoreKey = field(name="store")
     kind: str
     at: Time
     at_seconds: float

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lockkit.views import documents, making
 from lockkit.views.looking import summary
-from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.sync.client import Client
@@ -24,13 +23,13 @@ def status(
     ``told`` selects the waiters of each queue that are listed.
     """
     now = time.time() if at is None else at
-    return documents.Status(
-        store=making.store(client),
-        read_at=rfc3339(now),
-        read_at_seconds=now,
+    return making.made_of(
+        documents.Status,
+        found,
+        store=client,
+        read_at=now,
         locks=[making.lock(info, told) for info in found.shown],
         unread=making.unread(found.unread.items()),
         summary=summary(found, now),
         near=(found.traces and found.traces.near) or (),
-        drained=None if found.drained is None else making.drain(found.drained),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, overload
 
 from lockkit.config.places import STORE_FILE
@@ -23,8 +24,6 @@ def rfc3339(at: float | None) -> str | None:
     """A time since the epoch as ``2030-01-31T12:00:00.250Z``; None for None."""
     if at is None:
         return None
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -19,7 +19,6 @@ from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.config.suggesting import command_line
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 from lockkit.values import durations
-from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,22 +200,15 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
         from msgspec import UNSET
 
         from lockkit.cli import documents
-        from lockkit.views import making
 
-        output.write_json(
-            documents.Acquire(
-                store=making.store(client),
-                name=lease.name,
-                claim_id=lease.claim_id,
-                fence=lease.fence,
-                ttl_seconds=lease.ttl,
-                acquired=rfc3339(lease.since),
-                acquired_seconds=lease.since,
-                deadline=rfc3339(until),
-                deadline_seconds=until,
-                handle=None if stored is None else os.fspath(stored),
-                token=lease.token if print_token else UNSET,
-            )
+        output.print_json(
+            documents.Acquire,
+            lease,
+            store=client,
+            acquired=lease.since,
+            deadline=until,
+            handle=None if stored is None else os.fspath(stored),
+            token=lease.token if print_token else UNSET,
         )
     elif print_token:
         print(lease.token)

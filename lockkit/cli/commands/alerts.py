@@ -66,24 +66,20 @@ def _rules(session: Session) -> None:
     rules = of_config(session.config())
     if session.json:
         from lockkit.cli import documents, parts
+        from lockkit.views import making
 
-        output.write_json(
-            documents.AlertRules(
-                rules=[
-                    parts.AlertRule(
-                        rule=name,
-                        when=str(rule.__struct_config__.tag),
-                        condition=condition_words(rule),
-                        for_seconds=float(rule.hold),
-                        severity=rule.severity,
-                        command=rule.command or None,
-                        runbook=rule.runbook or None,
-                    )
-                    for name, rule in rules.items()
-                ]
-            ),
-            indent=True,
-        )
+        shown = [
+            making.made_of(
+                parts.AlertRule,
+                rule,
+                rule=name,
+                when=str(rule.__struct_config__.tag),
+                condition=condition_words(rule),
+                for_seconds=float(rule.hold),
+            )
+            for name, rule in rules.items()
+        ]
+        output.write_json(documents.AlertRules(rules=shown), indent=True)
         return
     from lockkit.cli.tables import add, show, table
 
@@ -99,16 +95,10 @@ def _list(session: Session) -> None:
     desk = _desk(session)
     alerts, silences = desk.alerts(), desk.silences()
     if session.json:
-        from lockkit.views import alerts as views
-        from lockkit.views import documents
+        from lockkit.views import documents, making, parts
 
-        output.write_json(
-            documents.Alerts(
-                alerts=[views.alert(one) for one in alerts],
-                silences=[views.silence(one) for one in silences],
-            ),
-            indent=True,
-        )
+        shown = [making.made_of(parts.ShownAlert, one, one.alert) for one in alerts]
+        output.print_json(documents.Alerts, alerts=shown, silences=silences, indent=True)
         return
     from lockkit.cli.tables import add, show, table
 
@@ -203,10 +193,9 @@ def _silence(
             fingerprint=fingerprint or "",
         )
     if session.json:
-        from lockkit.views import alerts as views
         from lockkit.views import documents
 
-        output.write_json(documents.AlertSilence(silence=views.silence(made), ended=end is not None))
+        output.print_json(documents.AlertSilence, silence=made, ended=end is not None)
     elif end is not None:
         output.say(f"silence {made.id} has ended")
     else:
@@ -246,14 +235,7 @@ def _ack(session: Session, *, fingerprint: str, comment: str | None, undo: bool)
     if session.json:
         from lockkit.views import documents
 
-        output.write_json(
-            documents.AlertAck(
-                fingerprint=fingerprint,
-                rule=member.rule,
-                text=member.text,
-                acknowledged_by=member.acknowledged_by or None,
-            )
-        )
+        output.print_json(documents.AlertAck, member)
     elif undo:
         output.say(f"nobody deals with it any more: {member.text}")
     else:

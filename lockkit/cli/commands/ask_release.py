@@ -40,9 +40,17 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
             request = client.ask_release(name, claim_id, reason)
         claim = next((one for one in client.inspect(name).claims if one.claim_id == claim_id), None)
         if session.json:
-            from lockkit.views import acting
+            from lockkit.views import documents, making, parts
 
-            output.write_json(acting.asked(client, name, claim_id, request, claim), indent=True)
+            output.print_json(
+                documents.AskRelease,
+                store=client,
+                name=name,
+                claim_id=claim_id,
+                request=making.made_of(parts.ReleaseRequest, request, name=name),
+                claim=claim,
+                indent=True,
+            )
             return exits.OK
     output.say(intervening.asked_words(name, claim_id, claim))
     return exits.OK

@@ -167,32 +167,7 @@ def _step(step: PastStep) -> str:
 
 def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
     from lockkit.cli import documents, parts
-    from lockkit.views import history as views
+    from lockkit.views.making import made_of
 
-    return documents.Audit(
-        verdict=found.verdict,
-        files=list(files),
-        grants=found.grants,
-        locks=found.locks,
-        hosts=found.hosts,
-        violations=[
-            parts.Violation(
-                kind=_KINDS[one.kind],
-                store=views.store_key(one.key),
-                name=one.name,
-                seconds=one.seconds,
-                holds=[views.hold(hold) for hold in one.holds],
-                steps=[views.step(step) for step in one.steps],
-            )
-            for one in found.violations
-        ],
-        undecidable=found.undecidable,
-        lapses=found.lapses,
-        open=found.open,
-        unbegun=found.unbegun,
-        max_skew_seconds=found.max_skew,
-        first=rfc3339(found.first),
-        gaps=views.gaps(found.gaps),
-        writes=found.writes,
-        refused=found.refused,
-    )
+    violations = [made_of(parts.Violation, one, kind=_KINDS[one.kind]) for one in found.violations]
+    return made_of(documents.Audit, found, files=files, violations=violations)

@@ -80,9 +80,8 @@ def _check(session: Session) -> int:
     wrong = [finding for finding in findings if finding.severity == "error"]
     if session.json:
         from lockkit.cli import documents
-        from lockkit.views import making
 
-        output.write_json(documents.Findings(findings=making.findings(findings)), indent=True)
+        output.print_json(documents.Findings, findings=findings, indent=True)
     else:
         for one in findings:
             output.say(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))

@@ -63,25 +63,10 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
         tell = (lambda _: None) if quiet else (lambda line: print(line, flush=True))
         done = play(folder, tell, break_, url)
     if quiet:
-        from lockkit.cli import documents, parts
+        from lockkit.cli import documents
 
-        output.write_json(
-            documents.Demo(
-                ok=done.ok,
-                checks=[parts.Check(check=one.name, ok=one.ok, message=one.message) for one in done.checks],
-                holds=[
-                    parts.DemoHold(
-                        worker=hold.worker,
-                        start_seconds=hold.start,
-                        sure_seconds=hold.sure,
-                        fence=hold.fence,
-                        end=hold.end,
-                    )
-                    for hold in sorted(done.holds, key=lambda hold: hold.start)
-                ],
-            ),
-            indent=True,
-        )
+        holds = sorted(done.holds, key=lambda hold: hold.start)
+        output.print_json(documents.Demo, done, holds=holds, indent=True)
     else:
         from lockkit.cli.demo.timeline import Style, draw
 

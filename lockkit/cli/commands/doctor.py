@@ -87,10 +87,8 @@ def command(session: Session, *, fail_on: str, deadlocks: bool, celery: str | No
         rows.erase()
     if session.json:
         from lockkit.cli import documents
-        from lockkit.views import making
 
-        document = documents.Doctor(store=examination.store, findings=making.findings(findings))
-        output.write_json(document, indent=True)
+        output.print_json(documents.Doctor, examination, findings=findings, indent=True)
     worst = max((_RANK[one.severity] for one in findings), default=0)
     return worst if worst >= _RANK[fail_on] else exits.OK
 

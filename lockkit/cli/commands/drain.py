@@ -80,15 +80,11 @@ def command(
                 holders = draining.holders(client.driver(), deep=False)
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
-            document = documents.DrainSet(
-                store=making.store(client),
-                drained=making.drain(mark),
-                holders=[making.claim(claim) for claim in holders],
-                waited_seconds=time.monotonic() - began if wait else None,
+            waited = time.monotonic() - began if wait else None
+            output.print_json(
+                documents.DrainSet, store=client, drained=mark, holders=holders, waited=waited, indent=True
             )
-            output.write_json(document, indent=True)
             return exits.OK
     output.say(f"namespace {mark.namespace} is drained; {_left(holders) or 'nobody holds a lock'}")
     output.say(end)

@@ -42,9 +42,18 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
             name = intervening.lock_meant(client, name)
             result = intervening.evict(client, name, claim_id, reason=reason, now=now)
         if session.json:
-            from lockkit.views import acting
+            from lockkit.views import documents
 
-            output.write_json(acting.evicted(client, name, claim_id, result, reason, now=now), indent=True)
+            output.print_json(
+                documents.Evict,
+                result,
+                store=client,
+                name=name,
+                claim_id=claim_id,
+                reason=reason,
+                now=now,
+                indent=True,
+            )
             return exits.OK
     claim = result.claim
     output.say(intervening.evicted_words(name, claim_id, result))

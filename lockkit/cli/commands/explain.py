@@ -83,18 +83,16 @@ def command(session: Session, name: str) -> None:
             told.append(f"{said[0].upper()}{said[1:]}; {drain_ends(drained, SameStore(options, first))}.")
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
-            output.write_json(
-                documents.Explain(
-                    store=making.store(client),
-                    lock=making.lock(info),
-                    sentences=told,
-                    near=(found and found.near) or (),
-                    record=making.record(found.record) if found and found.record else None,
-                    failures=[str(one["id"]) for one in failed],
-                    drained=None if drained is None else making.drain(drained),
-                ),
+            output.print_json(
+                documents.Explain,
+                store=client,
+                lock=info,
+                sentences=told,
+                near=(found and found.near) or (),
+                record=found and found.record,
+                failures=[str(one["id"]) for one in failed],
+                drained=drained,
                 indent=True,
             )
             return

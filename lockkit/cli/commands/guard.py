@@ -81,11 +81,14 @@ def _check(session: Session, resource: str) -> int:
         ) from error
     wrong = next((one for one in found if not one.ok), None)
     if session.json:
-        from lockkit.cli import documents, parts
+        from lockkit.cli import documents
 
-        made = [parts.Check(check=one.check, ok=one.ok, message=one.message) for one in found]
-        output.write_json(
-            documents.GuardCheck(resource=shown, scratch=place.where, ok=wrong is None, checks=made),
+        output.print_json(
+            documents.GuardCheck,
+            resource=shown,
+            scratch=place.where,
+            ok=wrong is None,
+            checks=found,
             indent=True,
         )
     if wrong is not None:

@@ -38,17 +38,9 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
         ours = holds.find(client, name)
         found = [one.claim for one in ours.standing if not one.claim.evicted]
         if session.json:
-            from lockkit.cli import documents, parts
-            from lockkit.views import making
+            from lockkit.cli import documents
 
-            output.write_json(
-                documents.Held(
-                    store=making.store(client),
-                    name=name,
-                    held=bool(found),
-                    claims=[parts.HeldClaim(claim_id=claim.claim_id, fence=claim.fence) for claim in found],
-                )
-            )
+            output.print_json(documents.Held, store=client, name=name, held=bool(found), claims=found)
         elif not quiet:
             output.say("held" if found else f"not held{_why(session, client, name, ours)}")
     return exits.OK if found else exits.FAILED

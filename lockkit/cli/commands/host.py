@@ -235,15 +235,7 @@ def _show(session: Session, *, config: Path) -> int:
     if session.json:
         from lockkit.cli import documents
 
-        output.write_json(
-            documents.Host(
-                config=made.config,
-                folder=made.folder,
-                group=None if made.group is None else made.group.name,
-                url=made.url or None,
-            ),
-            indent=True,
-        )
+        output.print_json(documents.Host, made, group=made.group and made.group.name, indent=True)
     elif made == planning.Made():
         output.say("lockkit host init has made nothing on this host")
     else:
@@ -292,15 +284,7 @@ def _tell(session: Session, steps: Iterable[Step], *, dry_run: bool) -> list[Ste
 
 
 def _write(what: str, wanted: Wanted, done: list[Step], plan: Plan, *, dry_run: bool) -> None:
-    from lockkit.cli import documents, parts
+    from lockkit.cli import documents
 
-    made = documents.HostInit if what == "init" else documents.HostRemove
-    output.write_json(
-        made(
-            config=str(wanted.config),
-            dry_run=dry_run,
-            steps=[parts.HostStep(action=one.action, subject=one.subject, text=one.text) for one in done],
-            remarks=list(plan.remarks),
-        ),
-        indent=True,
-    )
+    kind = documents.HostInit if what == "init" else documents.HostRemove
+    output.print_json(kind, plan, config=str(wanted.config), dry_run=dry_run, steps=done, indent=True)

@@ -51,14 +51,13 @@ def command(session: Session, textfile: str | None) -> int:
                 ) from None
         elif session.json:
             from lockkit.cli import documents, parts
-            from lockkit.views import making
 
             found = [
                 parts.Sample(name=name, labels=dict(labels), value=value)
                 for name, values in samples.items()
                 for labels, value in values.items()
             ]
-            output.write_json(documents.Metrics(store=making.store(client), samples=found), indent=True)
+            output.print_json(documents.Metrics, store=client, samples=found, indent=True)
         else:
             sys.stdout.write(render(samples).decode())
         up = all(value for value in samples["lockkit_store_up"].values())

@@ -27,14 +27,10 @@ def command(session: Session) -> None:
         marks = {one: mark for one in found if (mark := seen(client, one)) is not None}
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
-            document = documents.Namespaces(
-                store=making.store(client),
-                namespaces=found,
-                drained=[making.drain(mark) for mark in marks.values()],
+            output.print_json(
+                documents.Namespaces, store=client, namespaces=found, drained=marks.values(), indent=True
             )
-            output.write_json(document, indent=True)
             return
     rows = [f"{one}  ({drains.short(marks[one])})" if one in marks else one for one in found]
     output.say("\n".join(rows) if rows else "no namespace has claims")

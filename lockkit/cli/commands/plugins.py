@@ -36,22 +36,9 @@ def command(session: Session, names: tuple[str, ...]) -> int:
         guessing.check(names, [info.name for info in found], "plugin")
         found = [info for info in found if info.name in names]
     if session.json:
-        from lockkit.cli import documents, parts
+        from lockkit.cli import documents
 
-        rows = [
-            parts.Plugin(
-                name=info.name,
-                dist=info.dist or None,
-                version=info.version or None,
-                source=info.source,
-                hooks=info.hooks,
-                import_seconds=info.import_time,
-                disabled=info.disabled,
-                error=info.error,
-            )
-            for info in found
-        ]
-        output.write_json(documents.Plugins(plugins=rows), indent=True)
+        output.print_json(documents.Plugins, plugins=found, indent=True)
     else:
         from lockkit.cli.tables import add, show, table
 

@@ -101,29 +101,10 @@ def _go_on(session: Session, client: Client, recoverer: Recoverer, every: float,
 def _show(session: Session, client: Client, done: Round, *, act: bool) -> None:
     if session.json:
         from lockkit.cli import documents, parts
-        from lockkit.views import making
+        from lockkit.views.making import made_of, unread
 
-        output.write_json(
-            documents.Recover(
-                store=making.store(client),
-                acting=done.acting,
-                leader=done.leader or None,
-                cases=[
-                    parts.RecoveryCase(
-                        kind=one.case.kind,
-                        action=one.case.action,
-                        name=one.case.name,
-                        claim=None if one.case.claim is None else making.claim(one.case.claim),
-                        why=one.case.why,
-                        tier=one.case.tier or None,
-                        seen=dict(one.case.seen),
-                        outcome=one.outcome or None,
-                    )
-                    for one in done.results
-                ],
-                unread=making.unread(done.unread),
-            )
-        )
+        cases = [made_of(parts.RecoveryCase, one.case, one) for one in done.results]
+        output.print_json(documents.Recover, done, store=client, cases=cases, unread=unread(done.unread))
         return
     for one in done.results:
         output.say(_sentence(one))

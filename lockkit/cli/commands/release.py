@@ -74,17 +74,8 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
             )
         if session.json:
             from lockkit.cli import documents
-            from lockkit.cli.released import released
-            from lockkit.views import making
 
-            output.write_json(
-                documents.Release(
-                    store=making.store(client),
-                    name=name,
-                    claim_id=report.claim_id,
-                    release=released(report),
-                )
-            )
+            output.print_json(documents.Release, report, store=client, name=name, release=report)
     if not session.json:
         output.say(f"released {name!r}", stream=sys.stderr)
     return exits.OK

@@ -13,13 +13,10 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, File
 from lockkit.values import durations
-from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lockkit.cli import documents
-    from lockkit.observe.past import History
     from lockkit.observe.usage import LockUse
 
 __all__ = ["command"]
@@ -55,7 +52,9 @@ def command(session: Session, files: tuple[str, ...], *, since: float | None) ->
     history = past.read(session, files, None, until - began)
     found = uses(history, began, until)
     if session.json:
-        output.write_json(_document(history, found, began, until), indent=True)
+        from lockkit.cli import documents
+
+        output.print_json(documents.Use, history, since=began, until=until, uses=found, indent=True)
     else:
         _show(found, until - began)
         for sentence in past.missing(history.gaps):
@@ -97,30 +96,3 @@ def _show(found: Sequence[LockUse], period: float) -> None:
     unknown = sum(use.open for use in found)
     if unknown:
         output.say(f"{unknown:,} holds have no known end, and their time does not count")
-
-
-def _document(history: History, found: Sequence[LockUse], since: float, until: float) -> documents.Use:
-    from lockkit.cli import documents, parts
-    from lockkit.views import history as views
-
-    return documents.Use(
-        files=list(history.files),
-        since=rfc3339(since),
-        until=rfc3339(until),
-        uses=[
-            parts.LockUse(
-                store=views.store_key(use.key),
-                name=use.name,
-                card=use.card,
-                user=use.user,
-                holds=use.holds,
-                open=use.open,
-                held_seconds=use.held,
-                idle_seconds=use.idle,
-                waited_seconds=use.waited,
-                in_vain=use.in_vain,
-            )
-            for use in found
-        ],
-        gaps=views.gaps(history.gaps),
-    )

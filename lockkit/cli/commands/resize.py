@@ -38,16 +38,8 @@ def command(session: Session, name: str, capacity: int) -> None:
         record = client.record(name) if in_pool(name) and not count else None
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
-            output.write_json(
-                documents.Resize(
-                    store=making.store(client),
-                    name=name,
-                    capacity=capacity,
-                    claims=count,
-                )
-            )
+            output.print_json(documents.Resize, store=client, name=name, capacity=capacity, claims=count)
             return
     fixed = record is not None and fixed_capacity(record.value) is not None
     if count:

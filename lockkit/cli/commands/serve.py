@@ -126,13 +126,8 @@ def _ready(session: Session, clients: Sequence[Client], at: Address, root_path: 
     tokens = clients[0].config.serve_token_file
     if session.json:
         from lockkit.cli import documents
-        from lockkit.views import making
 
-        output.write_json(
-            documents.Serve(
-                url=url, stores=[making.store(client) for client in clients], view_only=tokens is None
-            )
-        )
+        output.print_json(documents.Serve, url=url, stores=clients, view_only=tokens is None)
         return
     only = " (view only: there is no token file)" if tokens is None else ""
     stores = ", ".join(f"{client.url} (namespace {client.namespace})" for client in clients)

@@ -46,9 +46,8 @@ def adopt_folder(session: Session) -> None:
         database = PluginManager(disabled=config.disable_plugins).adopt(config.url, options)
     if session.json:
         from lockkit.cli import documents
-        from lockkit.views import making
 
         with session.client() as client:
-            output.write_json(documents.StoreAdoptFolder(store=making.store(client), database=database))
+            output.print_json(documents.StoreAdoptFolder, store=client, database=database)
         return
     output.say(f"{database} can be used now")

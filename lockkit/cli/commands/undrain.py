@@ -29,12 +29,8 @@ def command(session: Session, drained: str | None) -> int:
         mark = client.undrain()
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
-            document = documents.Undrain(
-                store=making.store(client), drained=None if mark is None else making.drain(mark)
-            )
-            output.write_json(document, indent=True)
+            output.print_json(documents.Undrain, store=client, drained=mark, indent=True)
             return exits.OK
     if mark is None:
         output.say(f"namespace {client.namespace} was not drained")

@@ -92,17 +92,9 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
             output.say(f"{name!r} is free: nobody holds it; {meant}", stream=sys.stderr)
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import making
 
             waited = time.monotonic() - began
-            output.write_json(
-                documents.Wait(
-                    store=making.store(client),
-                    name=name,
-                    free=True,
-                    waited_seconds=waited,
-                )
-            )
+            output.print_json(documents.Wait, store=client, name=name, free=True, waited=waited)
     return exits.OK
 
 

@@ -43,7 +43,7 @@ class HeldSpan:
 class Check:
     """The result of checking one guarantee."""
 
-    name: str
+    check: str
     ok: bool
     message: str
 

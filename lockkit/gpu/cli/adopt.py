@@ -216,17 +216,6 @@ class _Keeper(Keeper):
         return f"asked to release by {request}; the keeper goes on until {self._job} ends"
 
     def _document(self, event: Event) -> documents.GpuAdopt:
-        from lockkit.cli import documents, parts
-        from lockkit.cli.released import run_leases
-        from lockkit.gpu.host_pools import host_of
-        from lockkit.views import making
+        from lockkit.cli import documents
 
-        return documents.GpuAdopt(
-            store=making.store(self._client),
-            host=host_of(self._pool),
-            event=event,
-            keeper=os.getpid(),
-            job=parts.GpuJob(pid=self._job.pid, user=self._job.user, program=self._job.program),
-            gpus=self._names,
-            leases=run_leases(self._leases),
-        )
+        return self._of(documents.GpuAdopt, event, job=self._job)

@@ -383,9 +383,10 @@ def _as_json(receipts: Mapping[str, Receipt]) -> str:
     """The receipts of the last holders, by UUID, as ``lockkit gpu ls --json`` has each."""
     import msgspec
 
-    from lockkit.gpu.documents import receipt
+    from lockkit.views.making import made_of
+    from lockkit.views.parts import GpuReceipt
 
-    return msgspec.json.encode({uuid: receipt(one) for uuid, one in receipts.items()}).decode()
+    return msgspec.json.encode({uuid: made_of(GpuReceipt, one) for uuid, one in receipts.items()}).decode()
 
 
 def _uid_of(user: str) -> int | None:

@@ -222,14 +222,10 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
                 as_json=session.json,
             )
         if session.json:
-            from lockkit.gpu.documents import mark as made
-            from lockkit.views import documents, making
+            from lockkit.views import documents
 
-            output.write_json(
-                documents.GpuQuarantine(
-                    store=making.store(client), host=host, uuid=uuid, quarantine=made(mark)
-                ),
-                indent=True,
+            output.print_json(
+                documents.GpuQuarantine, store=client, host=host, uuid=uuid, quarantine=mark, indent=True
             )
             return
     replaced = "" if before is None else f"; this replaces another mark: it was {before}"
@@ -267,17 +263,14 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         holders = () if mark is None or session.json else holders_of(client, host, uuid)
         if session.json:
             from lockkit.cli import documents
-            from lockkit.gpu.documents import mark as made
-            from lockkit.views import making
 
-            output.write_json(
-                documents.GpuClear(
-                    store=making.store(client),
-                    host=host,
-                    uuid=uuid,
-                    quarantine=None if mark is None else made(mark),
-                    reason=reason,
-                ),
+            output.print_json(
+                documents.GpuClear,
+                store=client,
+                host=host,
+                uuid=uuid,
+                quarantine=mark,
+                reason=reason,
                 indent=True,
             )
     because = f": {reason}" if reason else ""

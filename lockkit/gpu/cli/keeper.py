@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from lockkit.cli import exits, output, parts
+from lockkit.cli import exits, output
 from lockkit.cli.signals import Terminated
 from lockkit.facts import LOSSES
 from lockkit.gpu.words import short_name
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lockkit.sync.leases import Leases
 
 __all__ = ["Event", "Keeper"]
+
+D = TypeVar("D", "GpuAdopt", "GpuReserve")
 
 Event = Literal["held", "ended", "stopped", "lost"]
 
@@ -131,9 +134,22 @@ class Keeper(ABC):
         verb = "is" if len(self._devices) == 1 else "are"
         return f"{', '.join(map(short_name, self._devices))} {verb}"
 
-    @property
-    def _names(self) -> list[parts.GpuName]:
-        return [parts.GpuName(uuid=one.uuid, index=one.index, name=one.name or None) for one in self._devices]
+    def _of(self, kind: type[D], event: Event, **more: object) -> D:
+        """The document of an event, made of what all keepers have, and of more."""
+        from lockkit.cli.released import run_leases
+        from lockkit.gpu.host_pools import host_of
+        from lockkit.views.making import made_of
+
+        return made_of(
+            kind,
+            store=self._client,
+            host=host_of(self._pool),
+            event=event,
+            keeper=os.getpid(),
+            gpus=self._devices,
+            leases=run_leases(self._leases),
+            **more,
+        )
 
     def _hear(self, request: ReleaseRequest) -> None:
         self._tell(self._heard(request))

@@ -197,18 +197,5 @@ class _Keeper(Keeper):
 
     def _document(self, event: Event) -> documents.GpuReserve:
         from lockkit.cli import documents
-        from lockkit.cli.released import run_leases
-        from lockkit.gpu.host_pools import host_of
-        from lockkit.views import making
-        from lockkit.views.texts import rfc3339
 
-        return documents.GpuReserve(
-            store=making.store(self._client),
-            host=host_of(self._pool),
-            event=event,
-            keeper=os.getpid(),
-            until=rfc3339(self._until()),
-            variables=self._variables,
-            gpus=self._names,
-            leases=run_leases(self._leases),
-        )
+        return self._of(documents.GpuReserve, event, until=self._until(), variables=self._variables)
