@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lockkit.observe.appending import append as append_line
 from lockkit.observe.appending import read_records
+from lockkit.values.durations import rfc3339
 
 __all__ = ["ACTIONS", "FILE", "append", "read", "resolve"]
 
@@ -64,9 +65,8 @@ def read(state_dir: str | os.PathLike[str], *, file: str = FILE) -> list[dict[st
 
 
 def _now() -> str:
-    """The time in UTC, in ISO 8601. Importing datetime would add a millisecond to every start."""
-    seconds, millis = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}+00:00"
+    """The time in UTC, in ISO 8601."""
+    return rfc3339(time.time()).replace("Z", "+00:00")
 
 
 def _write(folder: Path, line: Mapping[str, object], file: str) -> None:

@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 import re
 import time
+from typing import overload
 
 from lockkit.errors import ConfigError
 
-__all__ = ["ENDLESS", "LONGEST", "age", "exact", "limit", "limits", "parse", "seconds", "show", "utc"]
+__all__ = [
+    "ENDLESS",
+    "LONGEST",
+    "age",
+    "exact",
+    "limit",
+    "limits",
+    "parse",
+    "rfc3339",
+    "seconds",
+    "show",
+    "utc",
+]
 
 LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
@@ -114,6 +127,22 @@ def show(value: float) -> str:
         return f"{hours} h {rest} min" if rest else f"{hours} h"
     rest = hours % 24
     return f"{days} d {rest} h" if rest else f"{days} d"
+
+
+@overload
+def rfc3339(at: float) -> str: ...
+@overload
+def rfc3339(at: float | None) -> str | None: ...
+def rfc3339(at: float | None) -> str | None:
+    """A time since the epoch, for programs: ``2030-01-31T12:00:00.250Z``; None for None.
+
+    Importing datetime would add a millisecond to the start of programs.
+    """
+    if at is None:
+        return None
+    fraction, whole = math.modf(at)
+    more, micros = divmod(round(fraction * 1e6), 1_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole + more))}.{micros // 1000:03d}Z"
 
 
 def utc(at: float) -> str:

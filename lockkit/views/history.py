@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from lockkit.values.durations import rfc3339
 from lockkit.views import documents, parts
 from lockkit.views.making import hold, made_of
-from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.observe.past import History

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from msgspec import Struct
 from msgspec.structs import fields
 
+from lockkit.values.durations import rfc3339
 from lockkit.views import parts
-from lockkit.views.texts import located, lock_state, rfc3339
+from lockkit.views.texts import located, lock_state
 
 if TYPE_CHECKING:
     from lockkit.errors import LockkitError

@@ -1,10 +1,9 @@
-"""Texts that documents and tables share: a time, the address of a store, the state of a lock."""
+"""Texts that documents and tables share: the address of a store, the state of a lock."""
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal
 
 from lockkit.config.places import STORE_FILE
 from lockkit.errors import LockkitError
@@ -13,18 +12,7 @@ if TYPE_CHECKING:
     from lockkit.facts import LockInfo
     from lockkit.sync.client import Client
 
-__all__ = ["located", "lock_state", "rfc3339"]
-
-
-@overload
-def rfc3339(at: float) -> str: ...
-@overload
-def rfc3339(at: float | None) -> str | None: ...
-def rfc3339(at: float | None) -> str | None:
-    """A time since the epoch as ``2030-01-31T12:00:00.250Z``; None for None."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+__all__ = ["located", "lock_state"]
 
 
 def located(client: Client) -> str:

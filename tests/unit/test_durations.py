@@ -1,4 +1,5 @@
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -124,3 +125,13 @@ def test_a_limit_can_be_none(word):
     assert durations.limit(word, what="timeout") is None
     with pytest.raises(ConfigError, match="timeout must be a duration"):
         durations.parse(word, what="timeout")
+
+
+@given(st.floats(-3e10, 2.5e11))
+def test_a_time_for_programs_is_as_datetime_writes_it(at):
+    told = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    assert durations.rfc3339(at) == told.replace("+00:00", "Z")
+
+
+def test_no_time_stays_none():
+    assert durations.rfc3339(None) is None

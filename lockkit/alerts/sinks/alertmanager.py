@@ -16,6 +16,7 @@ from lockkit.alerts.notification import Member, Notification, Severity
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.rules import WORST
 from lockkit.alerts.sinks.posting import post
+from lockkit.values.durations import rfc3339
 
 __all__ = ["LASTS", "Alertmanager", "alerts"]
 
@@ -123,8 +124,8 @@ def _alert(member: Member, at: float, latest: float) -> dict[str, object]:
             times=str(member.times),
             acknowledged_by=member.acknowledged_by,
         ),
-        "startsAt": _rfc3339(min(member.since, end)),
-        "endsAt": _rfc3339(end),
+        "startsAt": rfc3339(min(member.since, end)),
+        "endsAt": rfc3339(end),
     }
     if member.link:
         told["generatorURL"] = member.link
@@ -139,8 +140,3 @@ def _label(name: str) -> str:
     """A label's name as Prometheus allows it."""
     allowed = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return allowed if re.match(r"[A-Za-z_]", allowed) else f"_{allowed}"
-
-
-def _rfc3339(seconds: float) -> str:
-    whole, millis = divmod(int(seconds * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{millis:03d}Z"

@@ -13,7 +13,7 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, Duration, File
 from lockkit.values import durations
-from lockkit.views.texts import rfc3339
+from lockkit.values.durations import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.cli import documents

@@ -16,7 +16,7 @@ from lockkit.cli.parameters import DURATION, NAME, File, Number
 from lockkit.lib.printable import printable
 from lockkit.observe.past import ENDS, Happening, PastHold, PastWait
 from lockkit.values import durations
-from lockkit.views.texts import rfc3339
+from lockkit.values.durations import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.observe.past import History, StoreKey
