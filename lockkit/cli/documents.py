@@ -14,43 +14,10 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from lockkit.cli.parts import (
-    AlertDelivery,
-    AlertRule,
-    Check,
-    DemoHold,
-    Evicted,
-    GpuJob,
-    GpuName,
-    HeldClaim,
-    HostStep,
-    LockUse,
-    Plugin,
-    RecoveryCase,
-    Released,
-    RunLease,
-    Sample,
-    Setting,
-    Topic,
-    Violation,
-)
-from lockkit.views.documents import Document
-from lockkit.views.parts import (
-    Claim,
-    ClaimId,
-    Drain,
-    Finding,
-    Gaps,
-    GpuMark,
-    Lock,
-    NameRecord,
-    OrNull,
-    Record,
-    ReleaseRequest,
-    Store,
-    Time,
-    Unread,
-)
+from lockkit.cli import parts as own
+from lockkit.views import parts
+from lockkit.views.documents import Document, NotDone, OfStore
+from lockkit.views.parts import Claim, OrNull, Store, Time
 
 __all__ = [
     "Acquire",
@@ -95,12 +62,11 @@ __all__ = [
 ]
 
 
-class Acquire(Document, tag="lockkit.acquire/1"):
+class Acquire(OfStore, tag="lockkit.acquire/1"):
     """A hold that lockkit acquire has taken. `token` is there only with --print-token."""
 
-    store: Store
     name: str
-    claim_id: ClaimId
+    claim_id: parts.ClaimId
     fence: int
     ttl_seconds: float
     acquired: Time
@@ -121,7 +87,7 @@ class Completion(Document, tag="lockkit.completion/1"):
 class Config(Document, tag="lockkit.config/1"):
     """Every setting, its value (null: not set), and where it came from."""
 
-    settings: Sequence[Setting]
+    settings: Sequence[own.Setting]
 
 
 class ConfigInit(Document, tag="lockkit.config-init/1"):
@@ -134,106 +100,98 @@ class Demo(Document, tag="lockkit.demo/1"):
     """The results of the demo's checks."""
 
     ok: bool
-    checks: Sequence[Check]
-    holds: Sequence[DemoHold]
+    checks: Sequence[own.Check]
+    holds: Sequence[own.DemoHold]
 
 
 class Doctor(Document, tag="lockkit.doctor/1"):
     """Findings about configuration, store and plugins."""
 
     store: Store | None
-    findings: Sequence[Finding]
+    findings: Sequence[parts.Finding]
 
 
-class DrainSet(Document, tag="lockkit.drain/1"):
+class DrainSet(OfStore, tag="lockkit.drain/1"):
     """A namespace without new locks. `holders` still hold or block; `waited_seconds` null: no --wait."""
 
-    store: Store
-    drained: Drain
+    drained: parts.Drain
     holders: Sequence[Claim]
     waited_seconds: float | None
 
 
-class Error(Document, tag="lockkit.error/1"):
+class Error(NotDone, tag="lockkit.error/1"):
     """Why a command failed, in one line on stderr."""
 
-    error: str
-    message: str
-    name: str | None
-    holder: Claim | None
-    hint: str | None
     exit_code: int
 
 
-class Explain(Document, tag="lockkit.explain/1"):
+class Explain(OfStore, tag="lockkit.explain/1"):
     """A lock, and sentences about it. `failures` has the ids of failed releases.
 
     `near` has similar names in use if this one is not, and `record` what a program wrote of an unused name
     (null: nothing, or it cannot be read). `drained` says who drains the namespace (null: nobody).
     """
 
-    store: Store
-    lock: Lock
+    lock: parts.Lock
     sentences: Sequence[str]
     near: Sequence[str]
-    record: NameRecord | None
+    record: parts.NameRecord | None
     failures: Sequence[str]
-    drained: Drain | None
+    drained: parts.Drain | None
 
 
 class Failure(Document, tag="lockkit.failure/1"):
     """One failed release."""
 
-    failure: Record
+    failure: parts.Record
 
 
 class Findings(Document, tag="lockkit.findings/1"):
     """Findings about the configuration."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[parts.Finding]
 
 
-class GpuAdopt(Document, tag="lockkit.gpu-adopt/1"):
+class OfKeeper(OfStore):
+    """An event of the keeper of GPUs. `keeper` is its pid."""
+
+    host: str
+    event: Literal["held", "ended", "stopped", "lost"]
+    keeper: int
+
+
+class GpuAdopt(OfKeeper, tag="lockkit.gpu-adopt/1"):
     """An event of the keeper of a job that already runs.
 
     `held`: it holds the job's GPUs. `ended`: the job has ended, and they are released. `stopped`: they are
     released, and the job goes on. `lost`: a claim was lost. `keeper` is the pid of the keeper.
     """
 
-    store: Store
-    host: str
-    event: Literal["held", "ended", "stopped", "lost"]
-    keeper: int
-    job: GpuJob
-    gpus: Sequence[GpuName]
-    leases: Sequence[RunLease]
+    job: own.GpuJob
+    gpus: Sequence[own.GpuName]
+    leases: Sequence[own.RunLease]
 
 
-class GpuClear(Document, tag="lockkit.gpu-clear/1"):
+class GpuClear(OfStore, tag="lockkit.gpu-clear/1"):
     """The end of a GPU's quarantine. `quarantine`: the removed mark, `reason`: why (null: none was given)."""
 
-    store: Store
     host: str
     uuid: str
-    quarantine: GpuMark | None
+    quarantine: parts.GpuMark | None
     reason: str | None
 
 
-class GpuReserve(Document, tag="lockkit.gpu-reserve/1"):
+class GpuReserve(OfKeeper, tag="lockkit.gpu-reserve/1"):
     """An event of the keeper of a reservation.
 
     `held`: it holds the GPUs. `ended`: the time is over, and they are released. `stopped`: they are released
     early. `lost`: a claim was lost. `keeper` is the keeper's pid. `variables` show a program these GPUs.
     """
 
-    store: Store
-    host: str
-    event: Literal["held", "ended", "stopped", "lost"]
-    keeper: int
     until: Time
     variables: Mapping[str, str]
-    gpus: Sequence[GpuName]
-    leases: Sequence[RunLease]
+    gpus: Sequence[own.GpuName]
+    leases: Sequence[own.RunLease]
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):
@@ -242,16 +200,15 @@ class GuardCheck(Document, tag="lockkit.guard-check/1"):
     resource: str
     scratch: str
     ok: bool
-    checks: Sequence[Check]
+    checks: Sequence[own.Check]
 
 
-class Held(Document, tag="lockkit.held/1"):
+class Held(OfStore, tag="lockkit.held/1"):
     """Whether a lock that lockkit acquire took is still held."""
 
-    store: Store
     name: str
     held: bool
-    claims: Sequence[HeldClaim]
+    claims: Sequence[own.HeldClaim]
 
 
 class Help(Document, tag="lockkit.help/1"):
@@ -275,17 +232,12 @@ class HostInit(Document, tag="lockkit.host-init/1"):
 
     config: str
     dry_run: bool
-    steps: Sequence[HostStep]
+    steps: Sequence[own.HostStep]
     remarks: Sequence[str]
 
 
-class HostRemove(Document, tag="lockkit.host-remove/1"):
+class HostRemove(HostInit, tag="lockkit.host-remove/1"):
     """The steps that lockkit host remove has done, or would do with --dry-run. `remarks` names what stays."""
-
-    config: str
-    dry_run: bool
-    steps: Sequence[HostStep]
-    remarks: Sequence[str]
 
 
 class Log(Document, tag="lockkit.log/1"):
@@ -316,53 +268,49 @@ class Page(Document, tag="lockkit.page/1"):
 class Plugins(Document, tag="lockkit.plugins/1"):
     """Every plugin, loaded or not."""
 
-    plugins: Sequence[Plugin]
+    plugins: Sequence[own.Plugin]
 
 
-class Recover(Document, tag="lockkit.recover/1"):
+class Recover(OfStore, tag="lockkit.recover/1"):
     """The results of one look of recovery. `leader` is another recoverer at work (null: none)."""
 
-    store: Store
     acting: bool
     leader: OrNull[str]
-    cases: Sequence[RecoveryCase]
-    unread: Sequence[Unread]
+    cases: Sequence[own.RecoveryCase]
+    unread: Sequence[parts.Unread]
 
 
-class Release(Document, tag="lockkit.release/1"):
+class Release(OfStore, tag="lockkit.release/1"):
     """A release of a lock that lockkit acquire took."""
 
-    store: Store
     name: str
-    claim_id: ClaimId
-    release: Released
+    claim_id: parts.ClaimId
+    release: own.Released
 
 
 class AlertRules(Document, tag="lockkit.alert-rules/1"):
     """The rules of alerts that are in force."""
 
-    rules: Sequence[AlertRule]
+    rules: Sequence[own.AlertRule]
 
 
 class AlertTest(Document, tag="lockkit.alert-test/1"):
     """The results of a test message, by channel."""
 
-    channels: Sequence[AlertDelivery]
+    channels: Sequence[own.AlertDelivery]
 
 
-class Resize(Document, tag="lockkit.resize/1"):
+class Resize(OfStore, tag="lockkit.resize/1"):
     """A new capacity, and how many claims now have it."""
 
-    store: Store
     name: str
     capacity: int
     claims: int
 
 
-class StoreAdoptFolder(Document, tag="lockkit.store-adopt-folder/1"):
+class StoreAdoptFolder(OfStore, tag="lockkit.store-adopt-folder/1"):
     """The database of an embedded store that was made usable in its present folder."""
 
-    store: Store
     database: str
 
 
@@ -380,7 +328,7 @@ class Run(Document, tag="lockkit.run/1"):
     started_seconds: float
     waited_seconds: float | None
     waits: int
-    claim_id: ClaimId | None
+    claim_id: parts.ClaimId | None
     fence: int | None
     acquired: Time | None
     acquired_seconds: float | None
@@ -389,26 +337,24 @@ class Run(Document, tag="lockkit.run/1"):
     command_exit_code: int | None
     command_signal: int | None
     lost: str | None
-    evicted: Evicted | None
-    release: Released | None
-    release_requests: Sequence[ReleaseRequest]
+    evicted: own.Evicted | None
+    release: own.Released | None
+    release_requests: Sequence[parts.ReleaseRequest]
     error: Error | None
-    leases: Sequence[RunLease]
+    leases: Sequence[own.RunLease]
 
 
-class Metrics(Document, tag="lockkit.metrics/1"):
+class Metrics(OfStore, tag="lockkit.metrics/1"):
     """Metrics from the store: every value with the name and the labels of its metric."""
 
-    store: Store
-    samples: Sequence[Sample]
+    samples: Sequence[own.Sample]
 
 
-class Namespaces(Document, tag="lockkit.namespaces/1"):
+class Namespaces(OfStore, tag="lockkit.namespaces/1"):
     """The namespaces that have claims or are drained. `drained` has the marks of the drained ones."""
 
-    store: Store
     namespaces: Sequence[str]
-    drained: Sequence[Drain]
+    drained: Sequence[parts.Drain]
 
 
 class Serve(Document, tag="lockkit.serve/1"):
@@ -422,20 +368,18 @@ class Serve(Document, tag="lockkit.serve/1"):
 class Topics(Document, tag="lockkit.topics/1"):
     """The topics of the documentation."""
 
-    topics: Sequence[Topic]
+    topics: Sequence[own.Topic]
 
 
-class Undrain(Document, tag="lockkit.undrain/1"):
+class Undrain(OfStore, tag="lockkit.undrain/1"):
     """A namespace that gives new locks again. `drained` is the removed mark (null: it was not drained)."""
 
-    store: Store
-    drained: Drain | None
+    drained: parts.Drain | None
 
 
-class Wait(Document, tag="lockkit.wait/1"):
+class Wait(OfStore, tag="lockkit.wait/1"):
     """A lock that has become free."""
 
-    store: Store
     name: str
     free: bool
     waited_seconds: float
@@ -463,14 +407,14 @@ class Audit(Document, tag="lockkit.audit/1"):
     grants: int
     locks: int
     hosts: int
-    violations: Sequence[Violation]
+    violations: Sequence[own.Violation]
     undecidable: int
     lapses: int
     open: int
     unbegun: int
     max_skew_seconds: float
     first: Time | None
-    gaps: Gaps
+    gaps: parts.Gaps
     writes: int
     refused: int
 
@@ -481,5 +425,5 @@ class Use(Document, tag="lockkit.report/1"):
     files: Sequence[str]
     since: Time
     until: Time
-    uses: Sequence[LockUse]
-    gaps: Gaps
+    uses: Sequence[own.LockUse]
+    gaps: parts.Gaps

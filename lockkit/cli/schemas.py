@@ -36,7 +36,9 @@ _DOCUMENTS: list[type[msgspec.Struct]] = [
         each
         for module in (of_commands, of_both)
         for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, of_both.Document) and each is not of_both.Document
+        if isinstance(each, type)
+        and issubclass(each, of_both.Document)
+        and str(each.__struct_config__.tag).startswith("lockkit.")
     ),
     Bench,
 ]

@@ -12,11 +12,11 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from lockkit.alerts.desk import LONGEST_TEXT
+from lockkit.views.documents import Document, NotDone
 from lockkit.views.parts import Claim, ClaimId, OrNull, Store, Summary, Time
 
 __all__ = [
     "AckBody",
-    "Answer",
     "AskReleaseBody",
     "Change",
     "Consequences",
@@ -50,22 +50,13 @@ _Comment: TypeAlias = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 _StoreId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class Answer(Struct, tag_field="schema"):
-    """A whole document. The first property names its kind, for instance ``lockkit.health/1``."""
-
-
-class Problem(Answer, tag="lockkit.problem/1"):
+class Problem(NotDone, tag="lockkit.problem/1"):
     """Why a request was refused. `holder` is the claim that is in the way (null: none, or unknown)."""
 
-    error: str
-    message: str
-    name: str | None
-    holder: Claim | None
-    hint: str | None
     status: int
 
 
-class Ping(Answer, tag="lockkit.ping/1"):
+class Ping(Document, tag="lockkit.ping/1"):
     """The server is there, or ready."""
 
     status: Literal["ok"]
@@ -96,7 +87,7 @@ class StoreHealth(Struct):
     counters: dict[str, int]
 
 
-class Health(Answer, tag="lockkit.health/1"):
+class Health(Document, tag="lockkit.health/1"):
     """The health of all stores; the worst counts."""
 
     status: Verdict
@@ -114,7 +105,7 @@ class ServedStore(Struct):
     stale_since_seconds: OrNull[float]
 
 
-class Stores(Answer, tag="lockkit.stores/1"):
+class Stores(Document, tag="lockkit.stores/1"):
     """The stores of this server, and the sender's name and scope (null: no token, so only to look)."""
 
     stores: Sequence[ServedStore]
@@ -122,7 +113,7 @@ class Stores(Answer, tag="lockkit.stores/1"):
     scope: Literal["view", "operate", "admin"]
 
 
-class Change(Answer, tag="lockkit.change/1"):
+class Change(Document, tag="lockkit.change/1"):
     """The locks of a store have changed since the previous document: `names`, and with `more` maybe others.
 
     `stale`: the store does not answer, due to `error`; `stale_since`: its last answer (null: none yet).
@@ -140,7 +131,7 @@ class Change(Answer, tag="lockkit.change/1"):
     error: str | None
 
 
-class Consequences(Answer, tag="lockkit.consequences/1"):
+class Consequences(Document, tag="lockkit.consequences/1"):
     """Sentences on what an intervention would do, to be confirmed. The first asks. Times of day are UTC."""
 
     name: str
@@ -149,7 +140,7 @@ class Consequences(Answer, tag="lockkit.consequences/1"):
     sentences: Sequence[str]
 
 
-class SignedIn(Answer, tag="lockkit.session/1"):
+class SignedIn(Document, tag="lockkit.session/1"):
     """The bearer of the token for which a cookie was set (null: signed out)."""
 
     visitor: str | None
@@ -166,13 +157,12 @@ class StoreQuery(Struct, forbid_unknown_fields=True):
     store: _StoreId | None = None
 
 
-class LocksQuery(Struct, forbid_unknown_fields=True):
+class LocksQuery(StoreQuery):
     """Parameters of a page of locks in `state` with names like `pattern` (`*`, `?`, `[ab]`), from `offset`.
 
     Queues have at most `waiters` waiters. `apart`: names with `@`, of pools and of lockkit, come last.
     """
 
-    store: _StoreId | None = None
     pattern: Annotated[str, Meta(max_length=512)] | None = None
     state: Literal["held", "lingering", "waiting"] | None = None
     sort: Literal["age", "waiters", "name"] = "age"
@@ -201,10 +191,9 @@ class ConsequencesQuery(Struct, forbid_unknown_fields=True):
     now: bool = False
 
 
-class FailuresQuery(Struct, forbid_unknown_fields=True):
+class FailuresQuery(StoreQuery):
     """Parameters of a list of failed releases, with `all` those that are resolved, too."""
 
-    store: _StoreId | None = None
     all: bool = False
 
 
@@ -239,20 +228,8 @@ class SilenceBody(Struct, forbid_unknown_fields=True):
     store: _StoreId | None = None
 
 
-class StoreBody(Struct, forbid_unknown_fields=True):
+class StoreBody(StoreQuery):
     """The store that is meant; the only one if the server has no other."""
-
-    store: _StoreId | None = None
-
-
-class EvictBody(Struct, forbid_unknown_fields=True):
-    """The claim to evict, as it was seen. With `now` the next claim does not wait until the holder stops."""
-
-    name: _Name
-    claim_id: ClaimId
-    reason: _Reason
-    store: _StoreId | None = None
-    now: bool = False
 
 
 class AskReleaseBody(Struct, forbid_unknown_fields=True):
@@ -262,6 +239,12 @@ class AskReleaseBody(Struct, forbid_unknown_fields=True):
     claim_id: ClaimId
     reason: _Reason
     store: _StoreId | None = None
+
+
+class EvictBody(AskReleaseBody):
+    """The claim to evict, as it was seen. With `now` the next claim does not wait until the holder stops."""
+
+    now: bool = False
 
 
 class QuarantineBody(Struct, forbid_unknown_fields=True):

@@ -5,53 +5,27 @@ from __future__ import annotations
 from typing import Final
 
 from lockkit.server import acts, deciding, events, looks, past, sessions
+from lockkit.server import documents as own
 from lockkit.server.calls import Endpoint
-from lockkit.server.documents import (
-    AckBody,
-    AskReleaseBody,
-    Consequences,
-    ConsequencesQuery,
-    EvictBody,
-    FailuresQuery,
-    Health,
-    HistoryQuery,
-    LockQuery,
-    LocksQuery,
-    NoBody,
-    Ping,
-    QuarantineBody,
-    SessionBody,
-    SignedIn,
-    SilenceBody,
-    StoreBody,
-    StoreQuery,
-    Stores,
-)
-from lockkit.views.documents import (
-    AlertAck,
-    Alerts,
-    AlertSilence,
-    AskRelease,
-    Evict,
-    Failures,
-    GpuLs,
-    GpuQuarantine,
-    History,
-    Status,
-)
+from lockkit.views import documents
 
 __all__ = ["ENDPOINTS"]
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
-        "GET", "/livez", None, "The process answers; for a supervisor that restarts it.", Ping, looks.livez
+        "GET",
+        "/livez",
+        None,
+        "The process answers; for a supervisor that restarts it.",
+        own.Ping,
+        looks.livez,
     ),
     Endpoint(
         "GET",
         "/readyz",
         None,
         "At least one store answers; for a load balancer.",
-        Ping,
+        own.Ping,
         looks.readyz,
     ),
     Endpoint(
@@ -60,7 +34,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "view",
         "The health of each store: healthy, warning or unhealthy, with the reasons. "
         "The status is 503 if it is unhealthy.",
-        Health,
+        own.Health,
         looks.health,
         ok=(200, 503),
     ),
@@ -78,7 +52,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "view",
         "The stores of this server, with the ids that the parameter `store` takes, "
         "and what the sender may do.",
-        Stores,
+        own.Stores,
         looks.stores,
     ),
     Endpoint(
@@ -86,27 +60,27 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/locks",
         "view",
         "A page of the locks with their holders and waiters: the document of `lockkit status --json`.",
-        Status,
+        documents.Status,
         looks.locks,
-        LocksQuery,
+        own.LocksQuery,
     ),
     Endpoint(
         "GET",
         "/api/lock",
         "view",
         "One lock, whether it is free or not, with a page of its waiters: the same document.",
-        Status,
+        documents.Status,
         looks.lock,
-        LockQuery,
+        own.LockQuery,
     ),
     Endpoint(
         "GET",
         "/api/failures",
         "view",
         "Releases that got no definite answer, as `lockkit failures list --json` shows them.",
-        Failures,
+        documents.Failures,
         looks.failures,
-        FailuresQuery,
+        own.FailuresQuery,
     ),
     Endpoint(
         "GET",
@@ -114,18 +88,18 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "view",
         "The GPUs of the server's host, as `lockkit gpu ls --json` shows them; "
         "none, with a remark, if it has none.",
-        GpuLs,
+        documents.GpuLs,
         looks.gpus,
-        StoreQuery,
+        own.StoreQuery,
     ),
     Endpoint(
         "GET",
         "/api/alerts",
         "view",
         "The alerts of now and the silences, as `lockkit alerts list --json` shows them.",
-        Alerts,
+        documents.Alerts,
         deciding.alerts,
-        StoreQuery,
+        own.StoreQuery,
     ),
     Endpoint(
         "GET",
@@ -133,9 +107,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "view",
         "A page of the past of the store's locks, from the event journals of the server's host: "
         "the document of `lockkit history --json`.",
-        History,
+        documents.History,
         past.history,
-        HistoryQuery,
+        own.HistoryQuery,
     ),
     Endpoint(
         "GET",
@@ -145,16 +119,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "The first one says how things are.",
         "text/event-stream",
         events.events,
-        StoreQuery,
+        own.StoreQuery,
     ),
     Endpoint(
         "GET",
         "/api/consequences",
         "view",
         "What an eviction or a request to release would do to a claim, in sentences. Nothing is changed.",
-        Consequences,
+        own.Consequences,
         acts.would,
-        ConsequencesQuery,
+        own.ConsequencesQuery,
         statuses=(409,),
     ),
     Endpoint(
@@ -162,27 +136,27 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/evict",
         "operate",
         "Force one claim out, as `lockkit evict` does. `now` needs the scope admin.",
-        Evict,
+        documents.Evict,
         acts.evict,
-        body=EvictBody,
+        body=own.EvictBody,
     ),
     Endpoint(
         "POST",
         "/api/ask-release",
         "operate",
         "Ask a holder to release its lock, as `lockkit ask-release` does.",
-        AskRelease,
+        documents.AskRelease,
         acts.ask_release,
-        body=AskReleaseBody,
+        body=own.AskReleaseBody,
     ),
     Endpoint(
         "POST",
         "/api/gpus/{uuid}/quarantine",
         "operate",
         "Give a GPU of the server's host to nobody until `lockkit gpu clear`.",
-        GpuQuarantine,
+        documents.GpuQuarantine,
         acts.quarantine,
-        body=QuarantineBody,
+        body=own.QuarantineBody,
         example={"uuid": "GPU-54a033e8-1cc2-4a4c-9d2f-0d4d2d1a3b11"},
     ),
     Endpoint(
@@ -190,9 +164,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/alerts/{fingerprint}/ack",
         "operate",
         "Say that the sender deals with an alert, or take that back, as `lockkit alerts ack` does.",
-        AlertAck,
+        documents.AlertAck,
         deciding.acknowledge,
-        body=AckBody,
+        body=own.AckBody,
         example={"fingerprint": "5f2c9a01b7de"},
     ),
     Endpoint(
@@ -200,9 +174,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/alerts/{fingerprint}/silence",
         "operate",
         "Tell nothing of an alert for a time, as `lockkit alerts silence` does.",
-        AlertSilence,
+        documents.AlertSilence,
         deciding.silence,
-        body=SilenceBody,
+        body=own.SilenceBody,
         example={"fingerprint": "5f2c9a01b7de"},
     ),
     Endpoint(
@@ -210,9 +184,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/silences/{id}/end",
         "operate",
         "End a silence at once, as `lockkit alerts silence --end` does.",
-        AlertSilence,
+        documents.AlertSilence,
         deciding.end_silence,
-        body=StoreBody,
+        body=own.StoreBody,
         example={"id": "9c01d2aa"},
     ),
     Endpoint(
@@ -220,18 +194,18 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/api/session",
         None,
         "Sign in: exchange a token for a cookie that lasts 12 hours, for the page.",
-        SignedIn,
+        own.SignedIn,
         sessions.sign_in,
-        body=SessionBody,
+        body=own.SessionBody,
     ),
     Endpoint(
         "POST",
         "/api/session/end",
         None,
         "Sign out: remove the cookie.",
-        SignedIn,
+        own.SignedIn,
         sessions.sign_out,
-        body=NoBody,
+        body=own.NoBody,
     ),
 )
 """Every endpoint, in the order in which they are shown."""

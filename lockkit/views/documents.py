@@ -13,27 +13,8 @@ from typing import Any, Literal, TypeVar
 from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
-from lockkit.views.parts import (
-    Claim,
-    Drain,
-    Gaps,
-    Gpu,
-    GpuHost,
-    GpuMark,
-    Happening,
-    Lock,
-    OrNull,
-    PastHold,
-    PastWait,
-    Record,
-    ReleaseRequest,
-    ShownAlert,
-    ShownSilence,
-    Store,
-    Summary,
-    Time,
-    Unread,
-)
+from lockkit.views import parts
+from lockkit.views.parts import Claim, OrNull, Store, Time
 
 __all__ = [
     "AlertAck",
@@ -48,6 +29,8 @@ __all__ = [
     "GpuLs",
     "GpuQuarantine",
     "History",
+    "NotDone",
+    "OfStore",
     "Status",
     "builtin",
     "plain",
@@ -59,6 +42,22 @@ T = TypeVar("T", bound=Struct)
 
 class Document(Struct, tag_field="schema"):
     """A whole document. The first property names its schema, for instance ``lockkit.status/1``."""
+
+
+class OfStore(Document):
+    """A document about a store."""
+
+    store: Store
+
+
+class NotDone(Document):
+    """Why something was not done. `holder` is the claim that is in the way (null: none, or unknown)."""
+
+    error: str
+    message: str
+    name: str | None
+    holder: Claim | None
+    hint: str | None
 
 
 class Each(Sequence[T]):
@@ -104,20 +103,18 @@ def builtin(value: object) -> object:
     return list(value) if isinstance(value, Each) else str(value)
 
 
-class AskRelease(Document, tag="lockkit.ask-release/1"):
+class AskRelease(OfStore, tag="lockkit.ask-release/1"):
     """A request to a holder to release its lock. `claim` is the claim afterwards (null: it has ended)."""
 
-    store: Store
     name: str
     claim_id: str
-    request: ReleaseRequest
+    request: parts.ReleaseRequest
     claim: Claim | None
 
 
-class Evict(Document, tag="lockkit.evict/1"):
+class Evict(OfStore, tag="lockkit.evict/1"):
     """The result of an eviction."""
 
-    store: Store
     name: str
     claim_id: str
     outcome: Literal["MARKED", "REMOVED"]
@@ -131,19 +128,18 @@ class Evict(Document, tag="lockkit.evict/1"):
 class Failures(Document, tag="lockkit.failures/1"):
     """Failed releases, oldest first."""
 
-    failures: Sequence[Record]
+    failures: Sequence[parts.Record]
 
 
-class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
+class GpuHosts(OfStore, tag="lockkit.gpu-hosts/1"):
     """The GPUs of all hosts that share the store. `index` -1: unknown. `waiting` requests wait on all hosts.
 
     `remarks` lists what could not be determined.
     """
 
-    store: Store
     read_at: Time
     read_at_seconds: float
-    hosts: Sequence[GpuHost]
+    hosts: Sequence[parts.GpuHost]
     remarks: Sequence[str]
     waiting: int
 
@@ -158,35 +154,33 @@ class GpuLs(Document, tag="lockkit.gpu-ls/1"):
     host: str | None
     read_at: Time
     read_at_seconds: float
-    gpus: Sequence[Gpu]
+    gpus: Sequence[parts.Gpu]
     remarks: Sequence[str]
     waiting: int | None
 
 
-class GpuQuarantine(Document, tag="lockkit.gpu-quarantine/1"):
+class GpuQuarantine(OfStore, tag="lockkit.gpu-quarantine/1"):
     """A GPU that is given to nobody until it is cleared."""
 
-    store: Store
     host: str
     uuid: str
-    quarantine: GpuMark
+    quarantine: parts.GpuMark
 
 
-class Status(Document, tag="lockkit.status/1"):
+class Status(OfStore, tag="lockkit.status/1"):
     """Locks with their holders and waiters. `unread`: locks that this user or version cannot read.
 
     `summary` counts all requested locks, including those that --limit left out of `locks`. `near` has similar
     names in use, if the requested one is not. `drained` names who drains the namespace (null: nobody).
     """
 
-    store: Store
     read_at: Time
     read_at_seconds: float
-    locks: Sequence[Lock]
-    unread: Sequence[Unread]
-    summary: Summary
+    locks: Sequence[parts.Lock]
+    unread: Sequence[parts.Unread]
+    summary: parts.Summary
     near: Sequence[str]
-    drained: Drain | None
+    drained: parts.Drain | None
 
 
 class AlertAck(Document, tag="lockkit.alert-ack/1"):
@@ -201,15 +195,15 @@ class AlertAck(Document, tag="lockkit.alert-ack/1"):
 class AlertSilence(Document, tag="lockkit.alert-silence/1"):
     """A silence that was made, or (`ended`) that has ended."""
 
-    silence: ShownSilence
+    silence: parts.ShownSilence
     ended: bool
 
 
 class Alerts(Document, tag="lockkit.alerts/1"):
     """The alerts of now, the most severe first, and the silences."""
 
-    alerts: Sequence[ShownAlert]
-    silences: Sequence[ShownSilence]
+    alerts: Sequence[parts.ShownAlert]
+    silences: Sequence[parts.ShownSilence]
 
 
 class History(Document, tag="lockkit.history/1"):
@@ -217,9 +211,9 @@ class History(Document, tag="lockkit.history/1"):
 
     files: Sequence[str]
     first: Time | None
-    holds: Sequence[PastHold]
-    waits: Sequence[PastWait]
-    happenings: Sequence[Happening]
+    holds: Sequence[parts.PastHold]
+    waits: Sequence[parts.PastWait]
+    happenings: Sequence[parts.Happening]
     unbegun: int
-    gaps: Gaps
+    gaps: parts.Gaps
     reason: str | None = None
