@@ -131,7 +131,3 @@ def test_a_limit_can_be_none(word):
 def test_a_time_for_programs_is_as_datetime_writes_it(at):
     told = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     assert durations.rfc3339(at) == told.replace("+00:00", "Z")
-
-
-def test_no_time_stays_none():
-    assert durations.rfc3339(None) is None

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from msgspec import UNSET, Struct, field
+from msgspec import Struct, field
 
-from lockkit.cli import documents as of_commands
-from lockkit.facts import ClaimInfo, Evicted, Keeper, LockInfo, Owner
+from lockkit.alerts.state import Silence
+from lockkit.cli import parts as own
+from lockkit.facts import ClaimInfo, Evicted, Finding, Keeper, LockInfo, Owner
+from lockkit.gpu.devices import Device
+from lockkit.observe.checks import Case
 from lockkit.observe.past import PastHold, StoreKey
+from lockkit.observe.recovery import Result
+from lockkit.plugins.manager import PluginInfo
 from lockkit.views import documents, parts
 from lockkit.views.documents import plain
 from lockkit.views.making import made_of
@@ -18,6 +23,7 @@ from lockkit.views.parts import OrNull, Time
 
 NOON = 1_767_225_600.25
 CLAIM = ClaimInfo("x", "0" * 12, "HELD", Owner("ann", "box", 7), 3, 0, since=NOON, ttl=30.0)
+CASE = Case("gone", "tell", "x", "why")
 
 
 class Inner(Struct):
@@ -118,9 +124,15 @@ def test_parts_that_are_more_than_their_fact_are_made_where_they_are_found():
     assert (found["holds"][0]["end"], found["holds"][0]["store"]["url"]) == ("held", "redis://h")
 
 
-def test_a_property_that_is_left_out_stays_out():
-    store = parts.Store("memory:", "default", "ns")
-    found = made_of(
-        of_commands.Acquire, CLAIM, store=store, acquired=NOON, deadline=NOON, handle=None, token=UNSET
-    )
-    assert "token" not in plain(found)
+@pytest.mark.parametrize(
+    "kind, facts, null",
+    [
+        (parts.Finding, [Finding("disk", "ok", "fine")], {"hint"}),
+        (parts.ShownSilence, [Silence("1", "ann", NOON, NOON)], {"comment", "fingerprint"}),
+        (own.Plugin, [PluginInfo("p")], {"dist", "version", "import_seconds", "error"}),
+        (own.RecoveryCase, [CASE, Result(CASE)], {"claim", "tier", "outcome"}),
+        (own.GpuName, [Device("GPU-1", 0)], {"name"}),
+    ],
+)
+def test_empty_texts_are_null_where_the_published_document_has_null(kind, facts, null):
+    assert {name for name, value in plain(made_of(kind, *facts)).items() if value is None} == null
