@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lockkit.sync.client import Client
     from lockkit.views.looking import Look
 
-__all__ = ["VERDICTS", "health", "worst"]
+__all__ = ["VERDICTS", "failures", "health", "worst"]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("healthy", "warning", "unhealthy")
 """The verdicts, the best first."""
@@ -59,7 +59,7 @@ def health(identity: str, client: Client, look: Look | LockkitError) -> StoreHea
         ]
         reasons += _checked(client)
     reasons += [_of_finding(one) for one in client.check_plugins() if one.severity != "ok"]
-    failed = _failures(client)
+    failed = len(failures(client))
     if failed:
         told = "1 release" if failed == 1 else f"{failed} releases"
         reasons.append(
@@ -124,11 +124,15 @@ def _of_finding(found: Finding) -> HealthReason:
     return HealthReason(verdict, found.check, found.message, found.hint or None)
 
 
-def _failures(client: Client) -> int:
-    """The unresolved failed releases of this user on this host at this store."""
+def failures(client: Client, *, resolved: bool = False) -> list[dict[str, object]]:
+    """The failed releases that the journal of this user on this host has of the store."""
     try:
         records = journal.read(client.config.state_place(create=False).path)
     except (OSError, LockkitError):
-        return 0
+        return []
     here = (client.url, client.namespace)
-    return sum(not one.get("resolved") and (one.get("url"), one.get("namespace")) == here for one in records)
+    return [
+        one
+        for one in records
+        if (resolved or not one.get("resolved")) and (one.get("url"), one.get("namespace")) == here
+    ]

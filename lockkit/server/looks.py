@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from lockkit.errors import ConfigError, LockkitError
-from lockkit.observe import journal
+from lockkit.errors import ConfigError
 from lockkit.observe.exposition import CONTENT_TYPE
 from lockkit.server.answers import answer
 from lockkit.server.documents import Health, Ping, ServedStore, Stores
+from lockkit.server.health import failures as of_store
 from lockkit.server.health import worst
 from lockkit.server.problems import HttpProblem
 from lockkit.values.names import check_name
@@ -109,19 +109,7 @@ def _status(store: ServerStore, found: Look, at: float, offset: int, waiters: in
 
 def failures(call: Call) -> documents.Failures:
     """The failed releases that the journal of this user on this host has of the store."""
-    client = call.store.client
-    try:
-        records = journal.read(client.config.state_place(create=False).path)
-    except (OSError, LockkitError):
-        records = []
-    here = (client.url, client.namespace)
-    return documents.Failures(
-        failures=[
-            one
-            for one in records
-            if (call.query.all or not one.get("resolved")) and (one.get("url"), one.get("namespace")) == here
-        ]
-    )
+    return documents.Failures(failures=of_store(call.store.client, resolved=call.query.all))
 
 
 def gpus(call: Call) -> documents.GpuLs:
