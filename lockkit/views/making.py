@@ -62,7 +62,12 @@ def _planned(kind: type[Struct], sources: Sequence[object], unused: set[str]) ->
     plan: list[_Step] = []
     for each in fields(kind):
         names = each.name, _UNIT.sub("", each.name)
-        found = ((place, name) for place, fact in enumerate(sources) for name in names if hasattr(fact, name))
+        found = (
+            (place, name)
+            for place, fact in enumerate(sources)
+            for name in names
+            if not callable(getattr(fact, name, made_of))  # a method is no value, such as a tuple's count
+        )
         place, name = next(found, (-1, ""))
         if not name:
             raise TypeError(f"{kind.__name__}.{each.name} is neither given nor in a fact")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from msgspec import Struct, field
+from msgspec import Struct, defstruct, field
 
 from lockkit.alerts.state import Silence
 from lockkit.cli import parts as own
@@ -90,8 +90,9 @@ def test_the_same_facts_with_other_names_given_are_another_plan():
 
 
 def test_a_field_of_which_nothing_is_known_is_an_error():
-    with pytest.raises(TypeError, match=r"Inner\.size_bytes is neither given nor in a fact"):
-        made_of(Inner, Owner())
+    kind = defstruct("Kind", [("count", int)])  # a named tuple has a method of this name
+    with pytest.raises(TypeError, match=r"Kind\.count is neither given nor in a fact"):
+        made_of(kind, Owner())
 
 
 def test_a_name_that_is_no_field_is_an_error():
