@@ -123,9 +123,10 @@ class Alerts(RuleBasedStateMachine):
         """Another engine has the looking lock: one that may be dead up to a minute, later a living one."""
         if restarted:
             self.restart(2)
-        if seconds >= 70:  # what goes on is for the other engine to tell
-            going_on = [one for one in self.engine.state.alerts.items() if one[1].resolved is None]
-            self.left |= {(key, one.since) for key, one in going_on if one.rule == "alive"}
+        if seconds >= 70:  # what goes on is for the other engine to tell; just after a restart no end is told
+            alerts, quiet = self.engine.state.alerts.items(), self.now < self.quiet_until
+            left = [(key, one) for key, one in alerts if one.resolved is None or quiet]
+            self.left |= {(key, one.since) for key, one in left if one.rule == "alive"}
         shown = Look(unread=("a", "b", "c")) if self.look.unreachable else self.look
         self.look, end = Look(elected=False), self.now + seconds
         while self.now < end:
