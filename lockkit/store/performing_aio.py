@@ -179,7 +179,7 @@ class OnLoop:
             raise
         if good:
             pool.keep(connection)
-            if self._reaper is None and not (self._closed or self._ends):
+            if self._reaper is None and not self._ends:
                 self._reaper = self._loop.call_later(SURPLUS, self._reap)
         else:
             pool.lost(connection)
@@ -308,23 +308,28 @@ class OnLoop:
             self._gone = None
 
     async def _emptied(self) -> None:
-        """Wait until no connection is left that is there now, or is being made, and none that comes later."""
+        """Wait until no connection is left, and none is being made."""
         await self._until(lambda: not (self._connections or self._connecting))
 
     async def _until(self, over: Callable[[], bool]) -> None:
-        """Wait for the ends of connections. Look now and then: a signal handler may cut a callback short."""
+        """Wait for the ends of connections, once no pool keeps any.
+
+        Look now and then: a signal handler may have cut a callback short, or have ended a call before it gave
+        back its connection, which then has no request.
+        """
         while not over():
             if self._gone is None:
                 self._gone = self._loop.create_future()
             await asyncio.wait([self._gone], timeout=_LOOK)
-            for pool in self._pools.values():
-                pool.take_back()
+            now = time.monotonic()
             for connection in list(self._connections):
                 if connection.broken:
                     connection.close()
+                elif not connection.asked and connection.since + _LOOK < now:
+                    connection.reset()
 
     def _close_pools(self) -> None:
-        self._closed = True
+        self._closed = self._ends = True
         for pool in self._pools.values():
             pool.close()
 

@@ -103,7 +103,7 @@ class LoopPool:
             raise self._refused(*_CLOSED)
         got: LoopConnection | Permit | None = self.free()
         if got is None:
-            self.take_back()
+            self._take_back()
             got = Permit() if self.size < self._limit else await self._turn(end)
         if not isinstance(got, Permit):
             if not got.broken:
@@ -123,7 +123,7 @@ class LoopPool:
             self._next()
         return connection
 
-    def take_back(self) -> None:
+    def _take_back(self) -> None:
         """Take back what calls have not given back, because a signal handler ended them."""
         now = time.monotonic()
         for permit, end in list(self._opening.items()):
@@ -157,7 +157,7 @@ class LoopPool:
                 self._waiting.popleft()
 
     def _too_late(self, turn: PromptFuture[LoopConnection | Permit]) -> None:
-        self.take_back()
+        self._take_back()
         self._next()
         text = f"{self._limit} requests are under way, and none was answered in time"
         self._deliveries.fail(turn, self._refused(text, "is the server slow, or cut off?"))

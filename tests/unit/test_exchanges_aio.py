@@ -341,6 +341,26 @@ def test_a_connection_that_is_not_used_is_closed(on_loop, words, monkeypatch):
     assert len(words.connections) == 4
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["lent", "in nobody's hands"])
+def test_the_end_of_the_loop_does_not_wait_for_a_connection_that_nobody_uses(on_loop, words, known):
+    """A signal handler has ended the call that took it. What still comes, such as a release, is served."""
+
+    async def work(performer):
+        await performer.perform(said(words.place, b"x"))
+        (connection,) = performer._connections
+        (pool,) = performer._pools.values()
+        assert pool.free() is connection
+        if not known:
+            pool._lent.clear()
+        connection.since -= 2.0
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_asyncgens(), 30)
+        assert not performer._connections
+        assert await performer.perform(said(words.place, b"y")) == [b"y"]
+        assert not pool._free
+
+    on_loop(work)
+
+
 def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
     monkeypatch.setattr(performing_aio, "SURPLUS", 0.1)
     monkeypatch.setattr(pool_aio, "SURPLUS", 0.1)
