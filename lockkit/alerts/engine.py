@@ -218,7 +218,8 @@ class Engine:
             when = grouping.due(group, alerts, timing)
             rule = self.rules.get(name)
             group.shared = group.shared if rule is None else turns.looks(rule)  # as it was, if it was removed
-            if turns.leaving(rule, state, now, timing.group_wait):
+            if turns.leaving(rule, state, now, timing.group_wait):  # the other tells what begins
+                alerts = {key: one for key, one in alerts.items() if key in group.told}
                 when = (now, grouping.ended(group, alerts)) if grouping.over(group, alerts) else None
             elif turns.undecided(rule, state, now, timing.group_wait):
                 when = None

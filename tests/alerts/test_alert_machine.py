@@ -61,6 +61,7 @@ class Alerts(RuleBasedStateMachine):
         self.told = {}  # the severity and resolution of each alert that was told, by its beginning
         self.owed = {}  # locks whose loss has to be told, since when
         self.quiet_until = 0.0
+        self.looked = 0.0
         self.left = set()  # what was told and is another engine's to tell now
 
     # -- what may come
@@ -118,17 +119,27 @@ class Alerts(RuleBasedStateMachine):
         self.quiet_until = self.now + TIMING.group_wait
         self.step(1.0, look=False)
 
+    @rule(lock=LOCKS, seconds=st.integers(1, 59))
+    def look_elsewhere_after_news(self, lock, seconds):
+        """An alert that was told goes on while no engine looks."""
+        self.see({lock}, set())
+        self.wait(120, 1.0)
+        self.look_elsewhere(seconds, restarted=False)
+
     @rule(seconds=st.one_of(st.integers(1, 59), st.integers(70, 300)), restarted=st.booleans())
     def look_elsewhere(self, seconds, restarted):
         """Another engine has the looking lock: one that may be dead up to a minute, later a living one."""
         if restarted:
             self.restart(2)
-        if seconds >= 70:  # what goes on is for the other engine to tell; just after a restart no end is told
-            alerts, quiet = self.engine.state.alerts.items(), self.now < self.quiet_until
-            left = [(key, one) for key, one in alerts if one.resolved is None or quiet]
-            self.left |= {(key, one.since) for key, one in left if one.rule == "alive"}
         shown = Look(unread=("a", "b", "c")) if self.look.unreachable else self.look
         self.look, end = Look(elected=False), self.now + seconds
+        self.step(1.0)
+        if seconds >= 70:  # what goes on is the other engine's; ends were told, if they could be
+            late = self.now < self.quiet_until or self.now >= self.looked + TIMING.group_wait
+            late = late or sum(at > self.now - HOUR for at in self.sent) >= TIMING.most_per_hour * 3 // 4
+            alerts = self.engine.state.alerts.items()
+            left = [(key, one) for key, one in alerts if one.resolved is None or late]
+            self.left |= {(key, one.since) for key, one in left if one.rule == "alive"}
         while self.now < end:
             self.step(1.0)
         self.look = shown
@@ -138,6 +149,8 @@ class Alerts(RuleBasedStateMachine):
 
     def step(self, after, happenings=(), *, look=True):
         self.now += after
+        if look and self.look.elected and not self.look.unreachable:
+            self.looked = self.now
         self.forgive()
         for one in self.engine.step(self.now, happenings, self.look if look else None, self.decisions):
             self.check(one)
@@ -165,11 +178,13 @@ class Alerts(RuleBasedStateMachine):
             assert gap >= TIMING.repeat_interval, "repeated within repeat_interval"
             assert not all(map(self.acknowledged, one.members)), "repeated what is acknowledged"
         elif one.reason != "escalated":
-            assert gap >= TIMING.group_interval, "told again within group_interval"
+            leaves = "resolved" in one.reason and not self.look.elected  # the last time to tell an end
+            assert gap >= TIMING.group_interval or leaves, "told again within group_interval"
         fires = [each for each in one.members if each.resolved is None]
         assert fires or one.reason in ("all_resolved", "resolved_member"), "a notification about nothing"
         if not self.look.elected and one.group == "alive":
-            assert not fires, "told what nobody has looked for"
+            assert {(each.fingerprint, each.since) for each in fires} <= self.told.keys(), "told what is news"
+            assert len(fires) < len(one.members), "told what nobody has looked for"
         if self.look.unreachable:
             assert {each.rule for each in fires} <= {"down"}, "told what is inhibited"
         risen = False
