@@ -145,9 +145,12 @@ class OnLoop:
         if not self._loop.is_closed():
             for task in self._tasks:
                 task.cancel()
-            for limit in self._connecting:
-                if not limit.expired():
-                    limit.reschedule(self._loop.time())
+            for limit in list(self._connecting):
+                try:
+                    if not limit.expired():
+                        limit.reschedule(self._loop.time())
+                except (AssertionError, RuntimeError):  # its call was interrupted just before or after
+                    self._connecting.discard(limit)
         for connection in list(self._connections):
             if connection.broken:
                 connection.close()
@@ -266,8 +269,8 @@ class OnLoop:
     async def _connect(self, place: Place, end: float) -> LoopConnection:
         """Connect to a place; raise OSError if there is no connection in time."""
         limit = asyncio.timeout(max(end - time.monotonic(), _LEAST))
-        self._connecting.add(limit)
         try:
+            self._connecting.add(limit)
             async with limit:
                 sock = await connect(self._loop, await self._resolver.addresses(place), self._deliveries)
                 connection = LoopConnection(
@@ -315,7 +318,7 @@ class OnLoop:
         """Wait for the ends of connections, once no pool keeps any.
 
         Look now and then: a signal handler may have cut a callback short, or have ended a call before it gave
-        back its connection, which then has no request.
+        back its connection, which then has no request, or before it noted that it connects no more.
         """
         while not over():
             if self._gone is None:
@@ -327,6 +330,8 @@ class OnLoop:
                     connection.close()
                 elif not connection.asked and connection.since + _LOOK < now:
                     connection.reset()
+            at = self._loop.time() - _LOOK
+            self._connecting -= {limit for limit in self._connecting if (limit.when() or 0.0) < at}
 
     def _close_pools(self) -> None:
         self._closed = self._ends = True

@@ -361,6 +361,25 @@ def test_the_end_of_the_loop_does_not_wait_for_a_connection_that_nobody_uses(on_
     on_loop(work)
 
 
+@pytest.mark.parametrize("entered", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("closed", [False, True], ids=["end of the loop", "close"])
+def test_the_end_does_not_wait_for_a_call_that_was_interrupted_connecting(on_loop, words, entered, closed):
+    """A signal handler has ended the call just before or after the time limit of its connect."""
+
+    async def work(performer):
+        await performer.perform(said(words.place, b"x"))
+        limit = asyncio.timeout(0.1)
+        if entered:
+            async with limit:
+                pass
+        performer._connecting.add(limit)
+        end = performer.close() if closed else asyncio.get_running_loop().shutdown_asyncgens()
+        await asyncio.wait_for(end, 30)
+        assert not performer._connections
+
+    on_loop(work)
+
+
 def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
     monkeypatch.setattr(performing_aio, "SURPLUS", 0.1)
     monkeypatch.setattr(pool_aio, "SURPLUS", 0.1)
