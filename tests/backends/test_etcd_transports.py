@@ -190,14 +190,15 @@ def test_a_keepalive_moves_the_end_of_a_lease(transport, lease):
     transport.revoke(lease, BUDGET)
 
 
-def test_many_leases_are_all_kept_alive(transport, lease):
-    leases = range(lease, lease + 1200)
-    for each in leases[::100]:
+@pytest.mark.parametrize("many", [1, 8, 9, 100, 1200])
+def test_many_leases_are_all_kept_alive(transport, lease, many):
+    leases = range(lease, lease + many)
+    for each in leases[::50]:
         transport.grant(each, 60, BUDGET)
     kept = transport.keepalive(leases, 20.0)
     assert kept.keys() == set(leases)
-    assert sorted(each for each, answer in kept.items() if answer.ttl) == list(leases[::100])
-    for each in leases[::100]:
+    assert sorted(each for each, answer in kept.items() if answer.ttl) == list(leases[::50])
+    for each in leases[::50]:
         transport.revoke(each, BUDGET)
 
 
@@ -268,13 +269,15 @@ def test_a_transaction_does_the_branch_that_its_comparisons_say(transport, prefi
 )
 def test_comparisons_of_one_key_and_of_many(transport, prefix, compare, holds):
     put(transport, prefix + b"a")
-    put(transport, prefix + b"b")
+    last = put(transport, prefix + b"b").header.revision
     one = Compare(prefix + b"a", *compare)
     many = Compare(prefix, *compare, end=after(prefix))
     assert transport.txn(Txn((one,), ()), BUDGET).succeeded is holds
     assert transport.txn(Txn((many,), ()), BUDGET).succeeded is holds
     empty = Compare(prefix + b"none", "VERSION", "EQUAL", 0, after(prefix + b"none"))
     assert transport.txn(Txn((empty,), ()), BUDGET).succeeded
+    not_all = Compare(prefix, "MOD", "LESS", last, after(prefix))
+    assert not transport.txn(Txn((not_all,), ()), BUDGET).succeeded
 
 
 def test_a_put_can_leave_the_lease_as_it_is(transport, prefix, lease):
@@ -461,6 +464,7 @@ def test_a_closed_port_is_told(opened):
     ):
         trouble = in_time(call)
         assert isinstance(trouble, Refused)
+        assert trouble.retry
         assert "cannot reach" in str(trouble)
 
 
@@ -621,6 +625,7 @@ def test_a_login_that_is_not_known_is_told(opened, guarded):
     for login in ({"user": "locker", "password": SECRET + "x"}, {"user": "nobody", "password": SECRET}):
         refusal = in_time(lambda login=login: put(opened(guarded, **login), b"locks/a"))
         assert isinstance(refusal.error, PermissionDenied)
+        assert not refusal.retry
         assert "user name or password is wrong" in str(refusal.error)
     assert "requires a user and a password" in str(in_time(lambda: put(opened(guarded), b"locks/a")))
 
