@@ -22,7 +22,6 @@ from lockkit.store.spi import (
     Busy,
     Granted,
     OpenOptions,
-    Queued,
     Refused,
     Unknown,
 )
@@ -36,6 +35,7 @@ from lockkit_etcd.gateway_json import kept_answers
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
 from support.by_hand import ByHand
+from support.calls_on_loop import every_call
 from support.etcd_transports import SCHEMES, open_etcd
 from support.servers.etcd import EtcdServer
 from support.servers.started import started
@@ -364,43 +364,11 @@ def on_loop(opened, monkeypatch):
 
 @needs_etcd
 def test_fifty_names_at_a_time_are_taken_renewed_and_released_on_one_loop(on_loop, opened):
-    names = [f"loop-{at}" for at in range(50)]
-
     async def told(exchanges, perform):
-        async def one(name):
-            mine = claim(name)
-            granted = await perform(exchanges.acquire(mine, True, 5.0))
-            busy = await perform(exchanges.acquire(claim(name, wait=False), True, 5.0))
-            renewed = await perform(exchanges.renew([(mine, granted.fence)], 5.0))
-            confirmed = await perform(exchanges.acquire(mine, False, 5.0))
-            end = exchanges.release if name.endswith("0") else exchanges.abandon
-            end = exchanges.emergency_release if name.endswith("1") else end
-            return granted, busy, renewed[0].state, confirmed.fence, await perform(end(mine, 5.0))
+        await asyncio.gather(*[every_call(exchanges, perform, f"loop-{at}") for at in range(50)])
 
-        return await asyncio.gather(*[one(name) for name in names])
-
-    for granted, busy, renewed, confirmed, ended in on_loop(told):
-        assert isinstance(granted, Granted)
-        assert isinstance(busy, Busy)
-        assert (renewed, confirmed, ended) == ("HELD", granted.fence, RELEASED)
+    on_loop(told)
     assert opened.names("loop-", BUDGET) == []
-
-
-@needs_etcd
-def test_a_waiter_on_a_loop_gets_its_turn(on_loop):
-    async def told(exchanges, perform):
-        first, second = claim("turn"), claim("turn")
-        await perform(exchanges.acquire(first, True, 5.0))
-        queued = await perform(exchanges.acquire(second, True, 5.0))
-        assert isinstance(queued, Queued)
-        assert [each.state for each in await perform(exchanges.renew([(second, None)], 5.0))] == ["WAITING"]
-        await perform(exchanges.release(first, 5.0))
-        granted = await perform(exchanges.acquire(second, False, 5.0))
-        assert isinstance(granted, Granted)
-        await perform(exchanges.release(second, 5.0))
-        return await perform(exchanges.release(second, 5.0))
-
-    assert on_loop(told) == ABSENT
 
 
 @needs_etcd

@@ -15,7 +15,7 @@ pytest.importorskip("redis")
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
 from lockkit.store.performing_aio import OnLoop
-from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim
 from lockkit.testing.interrupts import CtrlC
 from lockkit_redis.address import parse
@@ -28,6 +28,7 @@ from lockkit_redis.server import Fresh, Sentinel, Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.topology import Cluster
 from support.by_hand import ByHand
+from support.calls_on_loop import every_call
 from support.handlers import Handler
 from support.servers.redis import RedisServer
 from support.servers.started import started
@@ -470,50 +471,14 @@ def on_a_loop(store, work, monkeypatch):
 
 
 def test_fifty_names_at_a_time_are_locked_on_a_loop_without_a_thread(opened, monkeypatch):
-    calls = opened.extras.exchanges
-
-    async def one(performer, name, ending):
-        held, waits = claim(name), claim(name)
-        granted = await performer.perform(calls.acquire(held, True, 5.0))
-        assert isinstance(granted, Granted)
-        assert isinstance(await performer.perform(calls.acquire(waits, True, 5.0)), Queued)
-        beats = [(held, granted.fence), (waits, None)]
-        assert [each.state for each in await performer.perform(calls.renew(beats, 5.0))] == [
-            "HELD",
-            "WAITING",
-        ]
-        assert await performer.perform(calls.release(held, 5.0)) == RELEASED
-        taken = await performer.perform(calls.acquire(waits, False, 5.0))
-        assert taken.fence > granted.fence
-        assert await performer.perform(getattr(calls, ending)(waits, 5.0)) == RELEASED
-        return name
-
     async def work(performer):
-        endings = ("release", "abandon", "emergency_release")
-        return await asyncio.gather(*(one(performer, f"n{at}", endings[at % 3]) for at in range(50)))
+        calls = opened.extras.exchanges
+        await asyncio.gather(*(every_call(calls, performer.perform, f"n{at}") for at in range(50)))
 
     before = {*threading.enumerate()}
-    assert len(on_a_loop(opened, work, monkeypatch)) == 50
+    on_a_loop(opened, work, monkeypatch)
     assert before.issuperset(threading.enumerate())
     assert opened.names("", 2.0, deep=True) == []
-
-
-def test_a_cancelled_acquire_on_a_loop_can_be_given_up(opened, real, monkeypatch):
-    calls, one = opened.extras.exchanges, claim()
-
-    async def work(performer):
-        await performer.perform(calls.release(claim("warm"), 5.0))
-        real.pause()
-        acquiring = asyncio.ensure_future(performer.perform(calls.acquire(one, True, 5.0)))
-        await asyncio.sleep(0.05)
-        acquiring.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await acquiring
-        real.resume()
-        return await performer.perform(calls.abandon(one, 5.0))
-
-    on_a_loop(opened, work, monkeypatch)
-    assert opened.inspect("a", 2.0).claims == ()
 
 
 def test_what_the_loop_locks_a_thread_sees(opened, monkeypatch):

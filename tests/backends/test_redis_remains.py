@@ -6,9 +6,8 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.store.spi import RELEASED, Busy, Granted, OpenOptions
+from lockkit.store.spi import RELEASED, Busy, Granted
 from lockkit.testing.claims import claim, queue, renew, states, take
-from lockkit_redis.backend import open_store
 
 HOUR = 3600.0
 SLACK = 60.0
@@ -174,16 +173,3 @@ def test_hostile_names_are_independent_and_each_has_its_keys_in_one_slot(server,
         tags.setdefault(tag, set()).add(key[-1])
     assert len(tags) == len(names)
     assert set(map(frozenset, tags.values())) == {frozenset("qdcf")}
-
-
-def test_namespaces_do_not_meet(server, clock):
-    stores = [
-        open_store(server.url(), OpenOptions(clock=clock, namespace=each)) for each in ("a", "a.b", "b")
-    ]
-    try:
-        for store in stores:
-            take(store, "a")
-            assert store.names("", 2.0, deep=True) == ["a"]
-    finally:
-        for store in stores:
-            store.close()

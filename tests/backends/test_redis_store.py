@@ -1,4 +1,4 @@
-"""The Redis store when the server forgets scripts or data, and lapsing claims. test_redis.py is the kit."""
+"""The Redis store when the server forgets scripts or data. test_redis.py is the kit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.store.queue import RW_CAPACITY
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Refused, Terms, Unknown
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
 from lockkit.testing.processes import PATIENCE
 from lockkit.values.names import claim_id
@@ -113,39 +112,6 @@ def test_a_lease_that_the_server_has_lost_says_so_once_at_the_next_heartbeat(ser
         assert again.valid()
         again.release()
     assert told == [1]
-
-
-# -- lapses in the middle ------------------------------------------------------------------------------------
-
-
-def test_claims_that_lapse_in_the_middle_of_the_queue_let_the_ones_behind_in_and_no_others(clock, store):
-    shape = {"capacity": 3, "kind": "semaphore"}
-    first = take(store, ttl=60, **shape)
-    middle = take(store, ttl=5, **shape)
-    last = take(store, ttl=60, **shape)
-    dead, alive, behind = (queue(store, **shape) for _ in range(3))
-    clock.both(4)
-    for waiter in (alive, behind):
-        assert renew(store, waiter).state == "WAITING"
-    clock.both(2.5)
-
-    assert renew(store, *middle).state == "LOST"
-    assert renew(store, dead).state == "LOST"
-    assert states(store) == ["HELD", "HELD", "OFFERED", "WAITING"]
-    assert isinstance(store.acquire(behind, False, 2.0), Queued)
-    assert isinstance(store.acquire(alive, False, 2.0), Granted)
-    assert renew(store, *first).state == renew(store, *last).state == "HELD"
-
-
-def test_readers_behind_a_waiting_writer_that_lapses_all_get_in(clock, store):
-    reader = {"weight": 1, "capacity": RW_CAPACITY, "kind": "read"}
-    take(store, ttl=60, **reader)
-    queue(store, weight=RW_CAPACITY, capacity=RW_CAPACITY, kind="write")
-    clock.both(3)
-    readers = [queue(store, **reader) for _ in range(3)]
-    clock.both(3.5)
-
-    assert all(isinstance(store.acquire(each, False, 2.0), Granted) for each in readers)
 
 
 def test_a_token_is_a_word_and_no_command_whatever_is_in_it(server, store):

@@ -28,7 +28,6 @@ from lockkit.facts import Owner
 from lockkit.store import crowds
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import (
-    ABSENT,
     RELEASED,
     Busy,
     Granted,
@@ -1123,45 +1122,6 @@ def test_unknown_fields_of_a_claim_are_kept_and_ignored(store, url):
     store.renew([(one, fence)], 2.0)
 
     assert store.inspect("a", 2.0).claims[0].owner.user == "ann"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a'b\"; DROP TABLE claims; --",
-        "%",
-        "_",
-        "../../x",
-        "é",
-        "e\u0301",
-        "🔒" * 128,
-        "a/b",
-        "{a}",
-        " a ",
-        "A",
-    ],
-)
-def test_hostile_names_are_names_like_any_other(store, name):
-    take(store, "a")
-    one, fence = take(store, name)
-
-    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
-    assert store.names(name, 2.0) == [name]
-    assert store.inspect(name, 2.0).claims[0].claim_id == claim_id(one.token)
-    assert isinstance(store.acquire(claim(name, wait=False), True, 2.0), Busy)
-    assert store.release(one, 2.0) == RELEASED
-
-
-def test_namespaces_do_not_meet(url):
-    mine, theirs = open_store(url, OpenOptions(namespace="m")), open_store(url, OpenOptions(namespace="t"))
-    one, _ = take(mine)
-
-    take(theirs)
-
-    assert mine.names("", 2.0) == theirs.names("", 2.0) == ["a"]
-    assert theirs.release(one, 2.0) == ABSENT
-    mine.close()
-    theirs.close()
 
 
 def test_processes_that_create_one_file_together_agree(url, peer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import textwrap
@@ -195,32 +194,6 @@ def test_holds_are_not_renewed_more_often_than_there_is_news_of_their_session(se
 
 def queued(client, name, count):
     until(lambda: len(client.inspect(name).claims) == count, f"{count} are queued", 20.0)
-
-
-@pytest.mark.timeout(90)
-def test_the_waiter_that_was_just_woken_is_killed_and_the_next_gets_in(server, url):
-    with connect(url) as client, connect(url) as patient:
-        lease = client.lock("a", ttl=TTL).acquire(5.0)
-        first = worker(url, "a", 1)
-        queued(client, "a", 2)
-        got = threading.Event()
-
-        def wait():
-            with patient.lock("a", ttl=TTL).acquire(60.0):
-                got.set()
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        queued(client, "a", 3)
-        os.kill(first.pid, 19)  # it is woken, and never runs again
-        lease.release()
-        os.kill(first.pid, 9)
-        first.wait()
-        first.stdout.close()
-        began = time.monotonic()
-        assert got.wait(45.0)
-        assert time.monotonic() - began <= TTL + 10.0, "L5: longer than a session's timeout"
-        thread.join(5.0)
 
 
 @pytest.mark.timeout(90)
