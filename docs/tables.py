@@ -1,7 +1,7 @@
 """Write the tables of the reference pages from the code. A test fails if a table is out of date.
 
 A table is between `<!-- table: NAME -->` and `<!-- end of table -->`; the text around it is written by hand.
-`typed.py` writes the settings into two classes of the package.
+`typed.py` writes the settings into a class of the package.
 """
 
 from __future__ import annotations

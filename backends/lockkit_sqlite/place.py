@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.config.places import STORE_FILE, barred, default_state_dir, make_folders, network_filesystem
-from lockkit.config.settings import SETTINGS, meant, redact, veiled
+from lockkit.config.settings import IN_QUERY, meant, redact, veiled
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.spi import Refused
@@ -108,10 +108,9 @@ def _parse(url: str) -> tuple[str, str]:
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in OPTIONS:
             # Settings leave the query before a store sees it, but to the user they are options, too.
-            ours = [setting for setting in SETTINGS if setting != "url"]
             hint = (
-                f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; "
-                f"and the settings {', '.join(ours)}"
+                f"{meant(key, (*OPTIONS, *IN_QUERY)) or ''} allowed: {', '.join(OPTIONS)}; "
+                f"and the settings {', '.join(IN_QUERY)}"
             )
             raise ConfigError(f"unknown option {veiled(key, shown)!r} in {shown!r}", hint=hint.strip())
         if value.lower() not in OPTIONS[key]:

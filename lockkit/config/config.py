@@ -6,17 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from lockkit.config import configfiles, layers, precedence
 from lockkit.config.configfiles import stamp
 from lockkit.config.crosscheck import DEFAULT, misfits
 from lockkit.config.layers import ARGUMENT, Found, Layer, canonical
 from lockkit.config.places import StatePlace, state_place
-from lockkit.config.settings import SETTINGS, meant
+from lockkit.config.settings import SETTINGS, ConfigFields, meant
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
-from lockkit.lib.namedtuples import NamedTuple
 from lockkit.notes.members import pool_as_toml
 from lockkit.values.redaction import redact, redact_name
 
@@ -43,7 +42,7 @@ _SHARED_FOLDER = "/var/lib/lockkit"
 _T = TypeVar("_T")
 
 
-class Config(NamedTuple):
+class Config(ConfigFields):
     """The value of every setting, and its source. Meanings: :data:`lockkit.config.settings.SETTINGS`.
 
     Durations are in seconds. ``url`` no longer contains the options of its query that are settings.
@@ -59,64 +58,7 @@ class Config(NamedTuple):
         arguments: The arguments of :func:`load`.
     """
 
-    # Written by docs/tables.py from lockkit.config.settings.
-    url: str
-    namespace: str
-    ttl: float
-    timeout: float | None
-    max_hold: float | None
-    min_hold: float
-    lock_delay: float
-    scope: Literal["process", "user", "host", "fleet"] | None
-    strict: bool
-    request_timeout: float
-    state_dir: str | None
-    cleanup_budget: float
-    kill_after: float
-    on_lost: Literal["term", "kill", "warn"]
-    age_warning: float
-    age_soft: float
-    age_hard: float
-    recover_limit: int
-    log_format: Literal["text", "json"]
-    disable_plugins: tuple[str, ...]
-    plugin_errors: Literal["report", "raise"]
-    metrics_enabled: bool
-    metrics_names: tuple[str, ...]
-    metrics_raw_names: bool
-    metrics_most: int
-    gpu_simulate: int
-    gpu_host: str | None
-    gpu_watch: bool
-    gpu_patience: float
-    gpu_ignore: tuple[str, ...]
-    gpu_ignore_memory: str
-    gpu_idle_below: int
-    gpu_idle_after: float | None
-    alerts_group_wait: float
-    alerts_group_interval: float
-    alerts_repeat_interval: float | None
-    alerts_most_per_hour: int
-    alerts_look_every: float
-    journal: bool
-    journal_folder: str | None
-    journal_max_size: int
-    journal_max_age: float | None
-    journal_keep: int
-    serve_token_file: str | None
-    serve_hosts: tuple[str, ...]
-    serve_proxies: tuple[str, ...]
-    serve_public_url: str | None
-    serve_recover: float | None
-    serve_alerts: bool
-    # End of the lines written by docs/tables.py.
-    profile: str | None
-    plugins: Mapping[str, Mapping[str, object]]
-    pools: Mapping[str, Mapping[str, int]]
-    alerts: Mapping[str, Mapping[str, Mapping[str, object]]]
-    sources: Mapping[str, str]
-    files: Mapping[str, object]
-    arguments: Mapping[str, object]
+    __slots__ = ()
 
     def __repr__(self) -> str:
         shown = (

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Mapping
 
-from lockkit.config.settings import SETTINGS, Setting, Value, meant, read
+from lockkit.config.settings import IN_QUERY, SETTINGS, Setting, Value, meant, read
 from lockkit.errors import ConfigError
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.lib.printable import printable
@@ -182,8 +182,8 @@ def split_query(url: str, source: str) -> tuple[str, Layer]:
     kept: list[str] = []
     for option in query.split("&") if mark else ():
         key, equals, value = option.partition("=")
-        setting = SETTINGS.get(key)
-        if setting is None or key == "url":
+        setting = IN_QUERY.get(key)
+        if setting is None:
             kept.append(option)
         elif key in layer.values:
             layer.problem(f"{key} is given twice")

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
+from lockkit.config.settings import IN_QUERY
 from lockkit.config.suggesting import place_of
 from lockkit.lib.printable import printable
 from lockkit.values.names import digest
-from lockkit.values.redaction import EVERYWHERE, HIDDEN, redact, without_login
+from lockkit.values.redaction import HIDDEN, redact, without_login
 
 if TYPE_CHECKING:
     from lockkit.config.config import Config
@@ -70,7 +71,7 @@ def one_name(url: str, *, here: bool = False) -> str:
         db = options.get("db", "").lstrip("0") if scheme == "unix" else ""
         return f"{scheme}:{path}{db and '?db='}{db}"
     if hosts is None or scheme not in _SERVERS:
-        told = "&".join(sorted(one for one in query.split("&") if one.partition("=")[0] not in EVERYWHERE))
+        told = "&".join(sorted(one for one in query.split("&") if one.partition("=")[0] not in IN_QUERY))
         place = "" if hosts is None else f"//{hosts}"
         return printable(f"{scheme}:{place}{path.rstrip('/')}{told and '?'}{told}")
     kind, port = _SERVERS[scheme]

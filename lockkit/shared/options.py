@@ -97,70 +97,7 @@ class Settings(TypedDict, total=False):
     """Further settings that ``connect`` takes by keyword, as defaults of all locks of the client.
 
     Durations are in seconds; None, where allowed, means no limit. Settings that are left out
-    come from the config. :data:`lockkit.config.settings.SETTINGS` says more of each.
-
-    Attributes:
-        ttl: How long the store keeps a hold that is not renewed.
-        timeout: How long a caller waits for a lock in total.
-        max_hold: End a hold that lasts longer than this.
-        min_hold: Keep the lock blocked for at least this long after its grant, even if it is released
-            earlier.
-        lock_delay: Keep the lock blocked for this long after a hold that ended without a release.
-        request_timeout: How long one request to the store, or one attempt to open it, may take.
-        cleanup_budget: How long each cleanup hook may take before the release continues.
-        kill_after: ``run``: the time from SIGTERM to SIGKILL for a command whose lock is lost.
-        on_lost: ``run``: what to do with a command whose lock is lost.
-        age_warning: The age from which on a hold deserves a warning.
-        age_soft: The age from which on a hold is suspicious.
-        age_hard: The age from which on a hold is too old.
-        recover_limit: ``recover``: the most claims that all recoverers of a namespace together remove or
-            evict within an hour.
-        log_format: The format of the logs of the command line and the server.
-        disable_plugins: The plugins (or distributions) to leave out.
-        plugin_errors: Whether an error of a plugin is reported or raised.
-        metrics_enabled: Whether programs that use lockkit keep metrics in prometheus_client's default
-            registry.
-        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics, as names or
-            patterns such as ``"gpu/*"``.
-        metrics_raw_names: Whether a lock that matches none of ``metrics.names`` has its name as label, until
-            there are ``metrics.most`` of them.
-        metrics_most: The most locks that an exporter reads, and the most that are labelled with their names.
-        gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for
-            GPUs on any machine.
-        gpu_host: The name of this host for those who share its GPUs.
-        gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and
-            holders that use more than they declared.
-        gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards
-            without persistence mode wake slowly.
-        gpu_ignore: Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server",
-            as long as they use no more than ``gpu.ignore_memory``.
-        gpu_ignore_memory: How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored
-            programs and by those that the driver does not list, such as a desktop.
-        gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
-        gpu_idle_after: How long a GPU that is held must be idle to be reported.
-        alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
-        alerts_group_interval: The least time between two notifications about a group whose alerts change.
-        alerts_repeat_interval: When a group whose alerts have not changed is told again, counted from its
-            last notification.
-        alerts_most_per_hour: The most notifications in an hour, about whatever.
-        alerts_look_every: The time between two looks at the store, and at the rules.
-        journal: Whether what happens is written to the event journal, which ``lockkit history``, ``report``
-            and ``audit`` read.
-        journal_folder: The folder of the event journal.
-        journal_max_size: The size in MiB from which a file of the event journal is renamed, and another one
-            begun.
-        journal_max_age: How long renamed files of the event journal are kept.
-        journal_keep: How many renamed files of the event journal are kept.
-        serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its
-            owner may read.
-        serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
-        serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose
-            X-Forwarded-For and X-Forwarded-Proto count.
-        serve_public_url: ``serve``: the address at which people find the page, such as that of a proxy.
-        serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit
-            recover --yes --every`` does.
-        serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells
-            alerts over the channels.
+    come from the config. Their meanings: ``lockkit docs config``.
     """
 
     ttl: float

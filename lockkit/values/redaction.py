@@ -16,7 +16,6 @@ from lockkit.lib.namedtuples import NamedTuple
 from lockkit.lib.printable import printable
 
 __all__ = [
-    "EVERYWHERE",
     "HIDDEN",
     "SHIPPED",
     "declare",
@@ -26,38 +25,6 @@ __all__ = [
     "veiled",
     "without_login",
 ]
-
-EVERYWHERE = frozenset(
-    (
-        *("namespace", "ttl", "timeout", "max_hold", "min_hold", "lock_delay", "scope", "strict"),
-        *("request_timeout", "state_dir", "cleanup_budget", "kill_after", "on_lost"),
-        *(
-            "age_warning",
-            "age_soft",
-            "age_hard",
-            "recover_limit",
-            "log_format",
-            "disable_plugins",
-            "plugin_errors",
-        ),
-        *("metrics_enabled", "metrics_names", "metrics_raw_names", "metrics_most"),
-        "gpu_simulate",
-        *("gpu_host", "gpu_watch", "gpu_idle_below", "gpu_idle_after", "gpu_patience"),
-        *("gpu_ignore", "gpu_ignore_memory"),
-        *("alerts_group_wait", "alerts_group_interval", "alerts_repeat_interval"),
-        *("alerts_most_per_hour", "alerts_look_every"),
-        *("journal", "journal_folder", "journal_max_size", "journal_max_age", "journal_keep"),
-        *(
-            "serve_token_file",
-            "serve_hosts",
-            "serve_proxies",
-            "serve_recover",
-            "serve_alerts",
-            "serve_public_url",
-        ),
-    )
-)
-"""The settings that the query of every URL may have: all except ``url``."""
 
 _TLS = ("ca_file", "cert_file", "key_file")
 _REDIS = frozenset(("db", "min_replicas", "tls", "sentinel_user", *_TLS))
@@ -76,7 +43,7 @@ SHIPPED: Mapping[str, frozenset[str]] = {
 }
 """The harmless options of lockkit's own stores, by scheme, known before any import; see :func:`declare`."""
 
-_declared: dict[str, frozenset[str]] = {}
+_declared: dict[str | None, frozenset[str]] = {None: frozenset()}
 
 # Patterns, and not compiled: re compiles those in use, and a program seldom needs more than two of them.
 _URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)"
@@ -98,11 +65,11 @@ _SCRUBBED = 4
 """The shortest secret that is searched for in error texts; a shorter one occurs in many ordinary words."""
 
 
-def declare(scheme: str, options: Iterable[str]) -> None:
+def declare(scheme: str | None, options: Iterable[str]) -> None:
     """Record the harmless options of a third party's store. The lists of lockkit's own stores stay.
 
     Args:
-        scheme: The URL scheme, in lower case.
+        scheme: The URL scheme, in lower case; None for options that the query of every URL may have.
         options: Names of options, or ``name=value`` if only that value is harmless.
     """
     _declared[scheme] = frozenset(options)
@@ -191,7 +158,7 @@ def _parts(url: str) -> _Parts | None:
     read = _place(scheme, place)
     if read is None:
         return unread
-    harmless = EVERYWHERE | SHIPPED.get(scheme, _declared.get(scheme, frozenset()))
+    harmless = _declared[None] | SHIPPED.get(scheme, _declared.get(scheme, frozenset()))
     options = query.split("&") if mark else []
     told = [_option(each, harmless) for each in options]
     secrets = tuple(

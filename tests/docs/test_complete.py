@@ -61,13 +61,12 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
     assert tables.filled(text) == text, "run: python docs/tables.py"
 
 
-@pytest.mark.parametrize("file", ["config/config.py", "shared/options.py"])
-def test_a_class_has_the_settings_of_the_table(file):
+def test_connect_has_the_settings_as_keywords():
     typed = script("typed")
-    text = (typed.PACKAGE / file).read_text()
+    text = typed.FILE.read_text()
 
-    assert typed.LINES[file]() in text, "run: python docs/tables.py"
-    assert typed.filled(file, text) == text
+    assert typed.keywords() in text, "run: python docs/tables.py"
+    assert typed.filled(text) == text
 
 
 @pytest.mark.parametrize(
