@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import ValidationError, convert, structs
 
 from lockkit.alerts.rules import Condition, Count, Missed, Seconds, Seen, Share
-from lockkit.config.settings import meant
+from lockkit.config.settings import allowed_hint, meant
 from lockkit.errors import ConfigError
 from lockkit.values import durations
 from lockkit.values.events import ALERTS, COUNTERS, KINDS
@@ -132,13 +132,12 @@ def _decoded(
     kind = _KINDS.get(tag) if isinstance(tag, str) else None
     if kind is None:
         told = "when is missing" if tag is None else "when is none of the conditions"
-        guess = meant(tag, TAGS)
         more = (
             f"; to change a shipped rule, use its name, such as {', '.join(list(shipped)[:2])}"
             if shipped
             else ""
         )
-        raise ConfigError(f"{where}: {told}", hint=f"{guess or ''} allowed: {', '.join(TAGS)}{more}".strip())
+        raise ConfigError(f"{where}: {told}", hint=allowed_hint(tag, TAGS) + more)
     begin: dict[str, Any] = {}
     if isinstance(known, kind):
         begin = {one.encode_name: getattr(known, one.name) for one in structs.fields(kind)}
@@ -205,7 +204,7 @@ def _check(where: str, rule: Condition) -> None:
                 refuse(
                     key,
                     f"{{{word}}} is unknown",
-                    f"{meant(word, PLACEHOLDERS) or ''} allowed: {', '.join(PLACEHOLDERS)}".strip(),
+                    allowed_hint(word, PLACEHOLDERS),
                 )
     _check_steps(where, rule)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockkit.cli import exits
-from lockkit.config.places import private_dir, state_place
+from lockkit.config.places import private_dir
 from lockkit.config.store_names import store_of
 from lockkit.errors import BackendUnavailable
 from lockkit.lib.namedtuples import NamedTuple
@@ -236,9 +236,7 @@ def _path(client: Client, name: str, token: str) -> Path:
 
 
 def _folder(client: Client) -> Path:
-    config = client.config
-    configured = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
-    return private_dir(state_place(configured=configured).path / "holds")
+    return private_dir(client.config.state_place().path / "holds")
 
 
 def _digest(client: Client, name: str) -> str:

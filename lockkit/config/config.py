@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from lockkit.config import configfiles, layers, precedence
-from lockkit.config.configfiles import stamp
+from lockkit.config.configfiles import ALERT_TABLES, stamp
 from lockkit.config.crosscheck import DEFAULT, misfits
 from lockkit.config.layers import ARGUMENT, Found, Layer, canonical
 from lockkit.config.places import StatePlace, state_place
@@ -373,12 +373,13 @@ def decide(
     problems = misfits(values, sources)
     if chosen:
         sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
+    named = precedence.named(found, sources)
     decided = Config(
         **cast("dict[str, Any]", values),
         profile=chosen,
-        plugins=precedence.plugins(found, sources),
-        pools=precedence.pools(found, sources),
-        alerts=precedence.alerts(found, sources),
+        plugins=named["plugins"],
+        pools=named["pools"],
+        alerts={kind: tables for kind in ALERT_TABLES if (tables := named[f"alerts.{kind}"])},
         sources=sources,
         files=found.stamps,
         arguments=arguments,

@@ -12,13 +12,13 @@ from typing import TypeAlias
 
 from lockkit.config.layers import Found, Layer, canonical, environment, warn_once
 from lockkit.config.places import barred, home_dir
-from lockkit.config.settings import TABLES, Value, meant, shape
+from lockkit.config.settings import TABLES, Value, allowed_hint, shape
 from lockkit.errors import ConfigError
 from lockkit.lib.forks import IMPORTS
 from lockkit.notes.members import weights
 from lockkit.values.redaction import redact_name
 
-__all__ = ["file", "look", "project_file", "stamp"]
+__all__ = ["ALERT_TABLES", "file", "look", "stamp"]
 
 _Path: TypeAlias = str | os.PathLike[str]
 ALERT_TABLES = ("rules", "channels")
@@ -170,22 +170,19 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
     else:
         layer.pinned = pinned
     for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
-        layer.profiles[name] = _values(layer, profile, f"profiles.{redact_name(name)}.", ())
-    for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
-        layer.plugins[canonical(dist)] = dict(settings)
-    for name, pool in _tables(layer, "pools", rest.pop("pools", {})):
-        members = _members(layer, name, pool)
-        if members is not None:
-            layer.pools[name] = members
+        layer.profiles[name] = _values(layer, profile, f"profiles.{redact_name(name)}.")
     alerts = rest.get("alerts")
     if isinstance(alerts, dict):
-        rest["alerts"] = {key: value for key, value in alerts.items() if key not in ALERT_TABLES}
-        for kind in ALERT_TABLES:
-            for name, one in _tables(layer, f"alerts.{kind}", alerts.get(kind, {})):
-                layer.alerts.setdefault(kind, {})[name] = dict(one)
-    layer.values.update(
-        _values(layer, rest, "", ("profiles", "plugins", "pools", *(("pinned",) if pins else ())))
-    )
+        alerts = rest["alerts"] = dict(alerts)
+    for kind, named in layer.named.items():
+        above, _, key = kind.rpartition(".")
+        inside = alerts if above else rest
+        for name, inner in _tables(layer, kind, inside.pop(key, {}) if isinstance(inside, dict) else {}):
+            read = _members(layer, name, inner) if kind == "pools" else inner
+            if read is not None:
+                named[canonical(name) if kind == "plugins" else name] = read
+    beside = ("profiles", "plugins", "pools", *(("pinned",) if pins else ()))
+    layer.values.update(_values(layer, rest, "", beside))
 
 
 def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]]:
@@ -205,9 +202,8 @@ def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
     place = f"pools.{redact_name(name)}"
     unknown = [key for key in table if key != "members"]
     if unknown:
-        guess = meant(unknown[0], ("members",))
         layer.problem(
-            f"unknown key {place}.{redact_name(unknown[0])}", f"{guess or ''} allowed: members".strip()
+            f"unknown key {place}.{redact_name(unknown[0])}", allowed_hint(unknown[0], ("members",))
         )
         return None
     try:
@@ -220,62 +216,37 @@ def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
         return None
 
 
-def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:
+def _values(layer: Layer, table: Table, prefix: str, beside: tuple[str, ...] = ()) -> dict[str, Value]:
+    """The settings of a file or profile. ``beside`` are other keys of the file that its hints name."""
     values: dict[str, Value] = {}
     rest = dict(table)
-    for name in TABLES:
-        if name is not None and name in rest:
-            inner = rest.pop(name)
-            if isinstance(inner, bool) and "enabled" in TABLES[name]:
-                inner = {"enabled": inner}
-            if isinstance(inner, dict):
-                _keep(layer, inner, name, prefix, (), values)
+    inners = [(name, rest.pop(name, {})) for name in TABLES if name is not None]
+    for name, inner in (*inners, (None, rest)):
+        settings = TABLES[name]
+        place = prefix if name is None else f"{prefix}{name}."
+        allowed = (*settings, *(ALERT_TABLES if place == "alerts." else ()))
+        if name is None:
+            allowed += (*filter(None, TABLES), *beside)
+        given = {"enabled": inner} if isinstance(inner, bool) and "enabled" in settings else inner
+        if not isinstance(given, dict):
+            layer.problem(f"{prefix}{name} must be a table, not {shape(inner)}", f"write [{prefix}{name}]")
+            continue
+        for key, value in given.items():
+            if key in settings:
+                layer.keep(settings[key], value, prefix=prefix, into=values)
             else:
-                layer.problem(
-                    f"{prefix}{name} must be a table, not {shape(inner)}", f"write [{prefix}{name}]"
-                )
-    _keep(layer, rest, None, prefix, (*filter(None, TABLES), *besides), values)
+                layer.problem(f"unknown key {place}{redact_name(key)}", allowed_hint(key, allowed))
     return values
 
 
-def _keep(
-    layer: Layer,
-    table: Table,
-    name: str | None,
-    prefix: str,
-    besides: tuple[str, ...],
-    values: dict[str, Value],
-) -> None:
-    """Read the settings of one table (None: those outside of tables) into ``values``."""
-    settings = TABLES[name]
-    place = prefix if name is None else f"{prefix}{name}."
-    for key, value in table.items():
-        setting = settings.get(key)
-        if setting is None:
-            allowed = (*settings, *besides)
-            allowed += ALERT_TABLES if place == "alerts." else ()
-            guess = meant(key, allowed)
-            layer.problem(
-                f"unknown key {place}{redact_name(key)}",
-                f"{guess or ''} allowed: {', '.join(allowed)}".strip(),
-            )
-            continue
-        layer.keep(setting, value, prefix=prefix, into=values)
-
-
-def project_file(cwd: Path, home: Path | None) -> Path | None:
-    """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
-
-    The search ends with the home folder or the root. In a folder that everybody may write to, a symbolic link
-    and a file of anybody but this user or root are ignored with a warning: otherwise anybody could redirect
-    this user's locks from /tmp.
-    """
-    found = _project(cwd, home)
-    return found[0] if found else None
-
-
 def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
-    """The file of :func:`project_file` and its layer. Opened once: its name may lead elsewhere later."""
+    """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, and its layer.
+
+    The search goes upwards from a folder to the home folder or the root. In a folder that everybody may write
+    to, a symbolic link and a file of anybody but this user or root are ignored with a warning: otherwise
+    anybody could redirect this user's locks from /tmp. A file is opened once: its name may lead elsewhere
+    later.
+    """
     last = Path(os.path.realpath(home)) if home else None
     for folder in (cwd, *cwd.parents):
         for name in ("lockkit.toml", "pyproject.toml"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from lockkit.config.settings import IN_QUERY, SETTINGS, Setting, Value, meant, read
 from lockkit.errors import ConfigError
@@ -17,6 +18,7 @@ from lockkit.lib.printable import printable
 __all__ = [
     "ARGUMENT",
     "ENVIRONMENT",
+    "NAMED",
     "Found",
     "Layer",
     "canonical",
@@ -28,6 +30,9 @@ __all__ = [
 
 ARGUMENT = "argument"
 """The source of settings given by keyword."""
+
+NAMED = ("pools", "plugins", "alerts.rules", "alerts.channels")
+"""The kinds of tables that have names, such as ``[pools.cards]``."""
 
 _log = logging.getLogger("lockkit.config")
 
@@ -75,9 +80,8 @@ class Layer:
         values: The settings, read and checked.
         sources: The exact source of a key, if ``source`` is not exact enough.
         profiles: The settings of each ``[profiles.x]``.
-        plugins: The tables ``[plugins.<dist>]`` by canonical name, not decoded.
-        pools: The members of each ``[pools.x]``, with their capacities.
-        alerts: The undecoded tables ``[alerts.rules.x]`` and ``[alerts.channels.x]``, by their kind.
+        named: The tables with names that are no settings, by kind (:data:`NAMED`) and name: members of pools
+            with their capacities; those of plugins, by canonical name, and of alerts undecoded.
         pinned: Whether the layer wins over everything except keywords in code.
         problems: The errors in this place.
         warnings: Probable mistakes, which do not prevent the use of the layer.
@@ -88,9 +92,7 @@ class Layer:
         self.values = {} if values is None else values
         self.sources: dict[str, str] = {}
         self.profiles: dict[str, dict[str, Value]] = {}
-        self.plugins: dict[str, dict[str, object]] = {}
-        self.pools: dict[str, dict[str, int]] = {}
-        self.alerts: dict[str, dict[str, dict[str, object]]] = {}
+        self.named: dict[str, dict[str, Mapping[str, Any]]] = {kind: {} for kind in NAMED}
         self.pinned = pinned
         self.problems: list[ConfigError] = []
         self.warnings: list[ConfigError] = []

@@ -11,13 +11,14 @@ With each value goes its source: the file, variable or keyword that set it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from lockkit.config.layers import Found, Layer, split_query
+from lockkit.config.layers import NAMED, Found, Layer, split_query
 from lockkit.config.settings import Value
 from lockkit.errors import ConfigError
 from lockkit.values.redaction import redact_name
 
-__all__ = ["alerts", "plugins", "pools", "settings"]
+__all__ = ["named", "settings"]
 
 
 def settings(
@@ -41,35 +42,20 @@ def settings(
     return values, sources, query.problems
 
 
-def plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, object]]:
-    """The tables of plugins, each combined key by key."""
-    tables: dict[str, dict[str, object]] = {}
+def named(found: Found, sources: dict[str, str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The tables with names, by kind and name. Their sources, and those of their keys, go into ``sources``.
+
+    Tables of plugins and of rules are combined key by key. A pool or channel comes whole from the last file
+    with it.
+    """
+    combined: dict[str, dict[str, Mapping[str, Any]]] = {kind: {} for kind in NAMED}
     for layer in _ranked(found):
-        for dist, table in layer.plugins.items():
-            tables.setdefault(dist, {}).update(table)
-            sources.update({f"plugins.{dist}.{key}": layer.source for key in table})
-    return tables
-
-
-def pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]]:
-    """The members of pools, each pool from the last file that has it."""
-    members: dict[str, Mapping[str, int]] = {}
-    for layer in _ranked(found):
-        members.update(layer.pools)
-        sources.update({f"pools.{name}": layer.source for name in layer.pools})
-    return members
-
-
-def alerts(found: Found, sources: dict[str, str]) -> dict[str, dict[str, dict[str, object]]]:
-    """The tables of alerts. Rules are merged key by key; a channel comes whole from the last file with it."""
-    combined: dict[str, dict[str, dict[str, object]]] = {}
-    for layer in _ranked(found):
-        for kind, tables in layer.alerts.items():
+        for kind, tables in layer.named.items():
             for name, table in tables.items():
-                kept = combined.setdefault(kind, {})
-                kept[name] = {**kept.get(name, {}), **table} if kind == "rules" else table
-                sources[f"alerts.{kind}.{name}"] = layer.source
-                sources.update({f"alerts.{kind}.{name}.{key}": layer.source for key in table})
+                below = combined[kind].get(name, {}) if kind in ("plugins", "alerts.rules") else {}
+                combined[kind][name] = {**below, **table}
+                sources[f"{kind}.{name}"] = layer.source
+                sources.update({f"{kind}.{name}.{key}": layer.source for key in table})
     return combined
 
 

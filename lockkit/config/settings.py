@@ -20,6 +20,7 @@ __all__ = [
     "ConfigFields",
     "Setting",
     "Value",
+    "allowed_hint",
     "meant",
     "nearest",
     "read",
@@ -513,3 +514,9 @@ def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | No
     bare = word.removeprefix(prefix) if isinstance(word, str) else ""
     close = nearest(bare, known) if bare and bare not in known else None
     return None if close is None else f"did you mean {prefix}{close}?"
+
+
+def allowed_hint(word: object, allowed: Iterable[str]) -> str:
+    """The hint for a word that is not allowed: the one that was probably meant, and all that are allowed."""
+    known = list(allowed)
+    return f"{meant(word, known) or ''} allowed: {', '.join(known)}".strip()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 
-from lockkit.config import examining
-from lockkit.config.config import ETC, Config
-from lockkit.config.layers import canonical
+from lockkit.config import configfiles, layers
+from lockkit.config.config import ETC, Config, decide, keywords_layer
+from lockkit.config.layers import ARGUMENT, Layer, canonical
 from lockkit.config.settings import meant
 from lockkit.config.suggesting import quoted
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PluginError
@@ -34,11 +34,14 @@ def check_files(
     cwd: str | os.PathLike[str] | None = None,
     etc: str | os.PathLike[str] = ETC,
     home: str | os.PathLike[str] | None = None,
-    config_file: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
     discover: Callable[[], Sequence[Installed]] = installed,
     elsewhere: Severity = "error",
 ) -> list[Finding]:
-    """The findings of :func:`lockkit.config.examining.examine`, and those about installed stores and plugins.
+    """Check every file, variable and profile, and report all problems instead of the first one.
+
+    Each file and variable is checked by itself. If all can be read, their combination is checked: the one
+    that :func:`lockkit.config.load` would give with these arguments, and that of each other profile.
 
     Errors, as no lock could be taken: a store that is not installed, a URL that it would refuse, or with
     ``strict`` a ttl, a scope out of its reach, an unusable state folder, a missing client library, a table
@@ -48,30 +51,61 @@ def check_files(
     lacks. Opens and creates nothing.
 
     Args:
-        url: The store's URL. This and the next six are those of :func:`lockkit.config.examining.examine`.
+        url: The store's URL. This and the next six are those of :func:`lockkit.config.load`.
         profile: The profile to use.
         namespace: The namespace, as a keyword in code.
         environ: The environment.
         cwd: The folder where the search for the project's file begins.
         etc: The administrator's file.
         home: The home folder.
-        config_file: A file to read instead of the user's and the project's.
+        config: A file to read instead of the user's and the project's.
         discover: The source of the entry points.
         elsewhere: The severity if a profile that is not in use cannot work on any machine.
     """
-    findings, in_use, others = examining.examine(
-        url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home,
-        config=config_file, elsewhere=elsewhere,
-    )  # fmt: skip
+    found = configfiles.look(environ, cwd, etc, home, config)
+    layers.warn(found.environment, quietly=True)
+    code = keywords_layer({"url": url, "namespace": namespace})
+    findings = [finding for layer in found.files() for finding in _layer(layer, file=True)]
+    findings += [*_layer(found.environment, file=False), *map(_error, code.problems)]
+    if any(finding.severity == "error" for finding in findings):
+        return findings
+    places = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
+    arguments = places | {"url": url, "profile": profile, "namespace": namespace}
+    in_use, problems = decide(found, profile, code, arguments)
+    findings += dict.fromkeys(map(_error, problems))
+
+    def add(more: Iterable[Finding]) -> None:
+        known = {finding[2:] for finding in findings}
+        findings.extend(finding for finding in more if finding[2:] not in known)
+
+    others: list[Config] = []
+    for name in sorted(found.profiles() - {found.chosen(profile)}):
+        other, problems = decide(found, name, Layer(ARGUMENT), places | {"profile": name})
+        others += [other] if other else []
+        add(_error(problem)._replace(severity=elsewhere) for problem in problems)
     entries = discover()
     if in_use is not None:
         findings += _judged(in_use, entries)
     for other in others:
-        known = {finding[2:] for finding in findings}
-        findings += [
-            finding for finding in _judged(other, entries, elsewhere, "warning") if finding[2:] not in known
-        ]
+        add(_judged(other, entries, elsewhere, "warning"))
     return findings
+
+
+def _layer(layer: Layer, *, file: bool) -> Iterator[Finding]:
+    """The findings about one file or the environment by itself."""
+    yield from map(_error, layer.problems)
+    for warning in layer.warnings:
+        yield _error(warning)._replace(severity="warning")
+    if not layer.problems and (file or layer.values):
+        pinned = ", pinned" if layer.pinned else ""
+        tables: dict[str, Mapping[str, object]] = {"profiles": layer.profiles, **layer.named}
+        named = [f"[{kind}.{redact_name(name)}]" for kind, names in tables.items() for name in names]
+        told = ", ".join([*layer.values, *named]) or "no settings"
+        yield Finding("config", "ok", f"{layer.source} is read{pinned}: {told}")
+
+
+def _error(problem: ConfigError) -> Finding:
+    return Finding("config", "error", problem.message, problem.hint or "")
 
 
 def _judged(
@@ -86,10 +120,7 @@ def _judged(
         lacking: The severity of something that only this machine lacks.
     """
     plugins = PluginManager(disabled=loaded.disable_plugins, discover=lambda: entries)
-    refused = [
-        Finding("config", "error", error.message, error.hint or "") for error in plugins.misfits(loaded)
-    ]
-    for finding in (*_store(loaded, lacking, plugins), *refused):
+    for finding in (*_store(loaded, lacking, plugins), *map(_error, plugins.misfits(loaded))):
         yield finding._replace(severity=wrong) if finding.severity == "error" else finding
     for info in plugins.skipped():
         yield Finding("config", "warning", f"plugin {info.name}: {info.error}", "see: lockkit plugins")
@@ -104,7 +135,7 @@ def _alerts(loaded: Config, wrong: Severity) -> Iterator[Finding]:
     # By name, because alerts are on a higher floor.
     problems: Callable[[Config], Sequence[ConfigError]] = import_module("lockkit.alerts.in_force").problems
     for error in problems(loaded):
-        yield Finding("config", wrong, error.message, error.hint or "")
+        yield _error(error)._replace(severity=wrong)
 
 
 def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterator[Finding]:
@@ -128,12 +159,12 @@ def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterato
     try:
         loaded.check_scope(can.scope)
     except ConfigError as error:
-        yield Finding("config", "error", error.message, error.hint or "")
+        yield _error(error)
     try:
         if can.scope in ("user", "host") or loaded.state_dir is not None:
             loaded.state_place(create=False)
     except ConfigError as error:
-        yield Finding("config", "error", error.message, error.hint or "")
+        yield _error(error)
     except BackendUnavailable as error:
         yield _of("state_dir", loaded, error, lacking)
     granted = fitted(loaded.ttl, can)
@@ -141,7 +172,7 @@ def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterato
         source = loaded.source("ttl")
         if loaded.strict:
             refusal = refused(loaded.ttl, granted, can, source=source)
-            yield Finding("config", "error", refusal.message, refusal.hint or "")
+            yield _error(refusal)
         else:
             yield Finding(
                 "config", "warning", misfit(loaded.ttl, granted, spec.name, can), f"ttl is from {source}"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import lockkit
 import lockkit.aio
-from lockkit.config import config, examining, layers
+from lockkit.config import config, layers
 from lockkit.config.as_toml import template, toml
 from lockkit.config.settings import SETTINGS, TABLES, nearest, read, redact
 from lockkit.errors import ConfigError
@@ -47,7 +47,7 @@ class World:
         return config.load(url, environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home, **keywords)
 
     def check(self):
-        return examining.examine(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home).findings
+        return check_files(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home, discover=tuple)
 
 
 @pytest.fixture

@@ -407,7 +407,7 @@ def test_a_table_that_no_plugin_checks_is_told_and_one_for_our_own_stores_is_a_w
         "memory:",
         environ={},
         etc=tmp_path / "no",
-        config_file=file,
+        config=file,
         discover=lambda: (ALERT,),
         cwd=tmp_path,
         home=tmp_path,

@@ -298,11 +298,9 @@ def _channels(config: Config) -> list[Finding]:
 
 
 def _failures(config: Config) -> list[Finding]:
-    from lockkit.config.places import state_place
     from lockkit.observe import journal
 
-    configured = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
-    place = state_place(configured=configured)
+    place = config.state_place()
     found = [Finding("state", "ok", f"state folder: {place.path} (from {place.source})")]
     count = sum(not record.get("resolved") for record in journal.read(place.path))
     if count:

@@ -28,11 +28,7 @@ lockkit failures resolve 1f9a03c2
 
 
 def _folder(session: Session) -> Path:
-    from lockkit.config.places import state_place
-
-    settings = session.config()
-    configured = None if settings.state_dir is None else (settings.state_dir, settings.source("state_dir"))
-    return state_place(configured=configured).path
+    return session.config().state_place().path
 
 
 def _find(session: Session, identity: str) -> dict[str, object]:
