@@ -44,7 +44,7 @@ def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 EXPECTED = {
-    "text": lambda _: "a text",
+    "text": lambda setting: setting.form[1],
     "duration": lambda setting: "a duration" + (", or 0" if setting.zero else ""),
     "limit": lambda setting: f'a duration, or `"{setting.endless}"`',
     "choice": lambda setting: ", ".join(f'`"{choice}"`' for choice in setting.allowed),

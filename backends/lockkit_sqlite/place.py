@@ -19,7 +19,7 @@ import stat
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lockkit.config.places import STORE_FILE, barred, default_state_dir, make_folders, network_filesystem
+from lockkit.config.places import STORE_FILE, barred, make_folders, network_filesystem, state_place
 from lockkit.config.settings import IN_QUERY, meant, redact, veiled
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.lib.namedtuples import NamedTuple
@@ -79,7 +79,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     """
     text, synchronous = _parse(url)
     if not text:
-        return Path(state_dir or default_state_dir()) / STORE_FILE, synchronous
+        return Path(state_dir or state_place().path) / STORE_FILE, synchronous
     path = Path(text)
     try:
         taken = path.is_dir()

@@ -173,8 +173,8 @@ def _told(where: str, kind: type[Condition], error: ValidationError) -> ConfigEr
     key = ".".join(filter(None, (place.rstrip("`").strip("."), named[1] if named else "")))
     allowed = ["when", *(one.encode_name for one in structs.fields(kind))]
     what = "unknown key" if unknown else "it is missing" if missing else told
-    hint = f"{(meant(unknown[1], allowed) if unknown else None) or ''} allowed: {', '.join(allowed)}".strip()
-    return ConfigError(f"{where} {redact_name(key)}: {what}", hint=hint if unknown or missing else None)
+    hint = allowed_hint(unknown[1] if unknown else None, allowed) if named else None
+    return ConfigError(f"{where} {redact_name(key)}: {what}", hint=hint)
 
 
 def _check(where: str, rule: Condition) -> None:

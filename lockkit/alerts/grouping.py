@@ -19,10 +19,10 @@ __all__ = ["Timing", "after_sending", "due", "member", "notification", "settle"]
 class Timing(NamedTuple):
     """The settings of a notification's time, in seconds; see the settings ``alerts.*``."""
 
-    group_wait: float = 30.0
-    group_interval: float = 300.0
-    repeat_interval: float | None = 14_400.0
-    most_per_hour: int = 60
+    group_wait: float
+    group_interval: float
+    repeat_interval: float | None
+    most_per_hour: int
 
 
 def firing(alerts: Mapping[str, Active]) -> dict[str, Active]:

@@ -62,13 +62,9 @@ class Session(NamedTuple):
         """
         own: dict[str, Any] = {"url": self.url, "profile": self.profile, "namespace": self.namespace}
         given = {key: value for key, value in settings.items() if own.get(key) is None}
+        sources = {key: f"{prefix}{key}" for key, value in given.items() if value is not None}
         chosen: dict[str, Any] = {
             key: value if value is not None else given.pop(key, None) for key, value in own.items()
-        }
-        sources = {
-            key: f"{prefix}{key}"
-            for key, value in settings.items()
-            if own.get(key) is None and value is not None
         }
         return self._replace(settings=given, sources=sources, **chosen)
 
@@ -263,16 +259,17 @@ class Group(_Page, click.Group):
         return super().resolve_command(ctx, args)
 
 
+PROFILE = option(
+    "--profile",
+    metavar="NAME",
+    section=COMMON,
+    shell_complete=completing.profiles,
+    help="Use this profile of the configuration.",
+)
 _COMMON: Sequence[Callable[[Any], Any]] = (
     option("--json", "json_", is_flag=True, section=COMMON, help="Write JSON documents, also for errors."),
     option("--url", metavar="URL", section=COMMON, help="Use this store, e.g. redis://localhost:6379."),
-    option(
-        "--profile",
-        metavar="NAME",
-        section=COMMON,
-        shell_complete=completing.profiles,
-        help="Use this profile of the configuration.",
-    ),
+    PROFILE,
     option(
         "--namespace",
         metavar="NAME",

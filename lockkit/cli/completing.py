@@ -116,18 +116,16 @@ def _holds(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 def _profiles(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.config import configfiles
-    from lockkit.config.config import ETC
 
-    found = configfiles.look(None, None, ETC, None, None)
+    found = configfiles.look()
     for name in sorted(found.profiles()):
         yield name, next(str(layer.source) for layer in found.files() if name in layer.profiles)
 
 
 def _namespaces(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.config import configfiles
-    from lockkit.config.config import ETC
 
-    found = configfiles.look(None, None, ETC, None, None)
+    found = configfiles.look()
     for layer in found.layers():
         for values in (layer.values, *layer.profiles.values()):
             if values.get("namespace"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lockkit.config.settings import TABLES, Setting, Value
 from lockkit.values.redaction import redact, redact_name
 
-__all__ = ["template", "toml"]
+__all__ = ["pool_as_toml", "template", "toml"]
 
 
 def toml(setting: Setting, value: Value) -> str:
@@ -34,6 +36,13 @@ def _quoted(text: str) -> str:
         for char in text
     )
     return f'"{escaped}"'
+
+
+def pool_as_toml(members: Mapping[str, int]) -> str:
+    """The members of a pool as a file has them: a list, or a table if one of them has a capacity above 1."""
+    if set(members.values()) == {1}:
+        return f"[{', '.join(map(_quoted, members))}]"
+    return f"{{{', '.join(f'{_quoted(name)} = {capacity}' for name, capacity in members.items())}}}"
 
 
 def template() -> str:

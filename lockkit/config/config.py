@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from lockkit.config import configfiles, layers, precedence
-from lockkit.config.configfiles import ALERT_TABLES, stamp
+from lockkit.config.configfiles import ALERT_TABLES, ETC, stamp
 from lockkit.config.crosscheck import DEFAULT, misfits
 from lockkit.config.layers import ARGUMENT, Found, Layer, canonical
 from lockkit.config.places import StatePlace, state_place
-from lockkit.config.settings import SETTINGS, ConfigFields, meant
+from lockkit.config.settings import SETTINGS, ConfigFields, allowed_hint, meant
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
-from lockkit.notes.members import pool_as_toml
 from lockkit.values.redaction import redact, redact_name
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ __all__ = [
     "plugin_settings",
     "refuse",
 ]
-
-ETC = Path("/etc/lockkit/config.toml")
-"""The administrator's file, the only file in which ``pinned = true`` is allowed."""
 
 _SCOPES = tuple(SCOPES)
 _SHARED_FOLDER = "/var/lib/lockkit"
@@ -92,7 +88,8 @@ class Config(ConfigFields):
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of key, value as in a file (secrets hidden), and source, for ``lockkit config show``."""
-        from lockkit.config.as_toml import toml  # late: only ever needed to show the configuration
+        # late: only ever needed to show the configuration
+        from lockkit.config.as_toml import pool_as_toml, toml
 
         rows = [
             (setting.place, toml(setting, getattr(self, key)), self.source(key))
@@ -304,9 +301,9 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
         fields = msgspec.structs.fields(struct) if _is_struct(struct) else ()
         allowed = [each.encode_name for each in fields]
-        keys = (key.partition(".")[0].partition("[")[0], *table)
-        sources = (config.sources.get(f"plugins.{name}.{each}") for each in keys)
-        where = next(filter(None, sources), "configuration")
+        first = re.split(r"[.[]", key)[0]
+        file = config.sources.get(f"plugins.{name}", "configuration")
+        where = config.sources.get(f"plugins.{name}.{first}", file)
         place = f"{where}: [plugins.{name}]{' ' + key if key else ''}"
         if name not in config.plugins:
             needed = [each.encode_name for each in fields if each.required]
@@ -314,8 +311,8 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
                 f"no configuration file has a table [plugins.{name}]: {told}",
                 hint=_table_to_write(config, name, needed, allowed),
             ) from None
-        hints = filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
-        raise ConfigError(f"{place}: {told}", hint=" ".join(hints) or None) from None
+        hint = allowed_hint(key, allowed) if allowed else None
+        raise ConfigError(f"{place}: {told}", hint=hint) from None
 
 
 def _table_to_write(config: Config, name: str, needed: Iterable[str], allowed: Iterable[str]) -> str:

@@ -18,9 +18,11 @@ from lockkit.lib.forks import IMPORTS
 from lockkit.notes.members import weights
 from lockkit.values.redaction import redact_name
 
-__all__ = ["ALERT_TABLES", "file", "look", "stamp"]
+__all__ = ["ALERT_TABLES", "ETC", "file", "look", "stamp"]
 
 _Path: TypeAlias = str | os.PathLike[str]
+ETC = Path("/etc/lockkit/config.toml")
+"""The administrator's file, the only file in which ``pinned = true`` is allowed."""
 ALERT_TABLES = ("rules", "channels")
 """The tables in ``[alerts]`` that contain tables; :mod:`lockkit.alerts` checks them."""
 Table: TypeAlias = Mapping[str, object]
@@ -28,11 +30,11 @@ Table: TypeAlias = Mapping[str, object]
 
 
 def look(
-    environ: Mapping[str, str] | None,
-    cwd: _Path | None,
-    etc: _Path,
-    home: _Path | None,
-    config: _Path | None,
+    environ: Mapping[str, str] | None = None,
+    cwd: _Path | None = None,
+    etc: _Path = ETC,
+    home: _Path | None = None,
+    config: _Path | None = None,
 ) -> Found:
     """Read every layer except the URL's query. The arguments are those of :func:`lockkit.config.load`."""
     environ = os.environ if environ is None else environ

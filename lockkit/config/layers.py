@@ -36,29 +36,25 @@ NAMED = ("pools", "plugins", "alerts.rules", "alerts.channels")
 
 _log = logging.getLogger("lockkit.config")
 
+_RUN = "Set by `lockkit run` for its command"
+_BOTH = f"{_RUN}, and by a Celery task for what it starts"
+_GPU = "Set by `lockkit run --gpu` for its command"
 ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_PROFILE": "The profile to use.",
     "LOCKKIT_CONFIG": "A file to read instead of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
-    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
-    "the name of the lock; not set where it holds several.",
-    "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
-    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
-    "the fencing token.",
-    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command, and by a Celery task for what it starts: "
-    "the name of each lock, one on each line.",
+    "LOCKKIT_LEASE_NAME": f"{_BOTH}: the name of the lock; not set where it holds several.",
+    "LOCKKIT_LEASE_TOKEN": f"{_RUN}: the claim's token, a secret.",
+    "LOCKKIT_LEASE_FENCE": f"{_BOTH}: the fencing token.",
+    "LOCKKIT_LEASE_NAMES": f"{_BOTH}: the name of each lock, one on each line.",
     "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command, and by a Celery task for what it "
     "starts: the members of the pool that it holds, one on each line.",
-    "LOCKKIT_GPU_RECEIPT": "Set by `lockkit run --gpu` for its command: how the last holder left each GPU, "
-    "as JSON by UUID.",
-    "LOCKKIT_GPU_UUIDS": "Set by `lockkit run --gpu` for its command: the UUIDs of its GPUs, with commas "
-    "between them.",
-    "LOCKKIT_GPU_INDEXES": "Set by `lockkit run --gpu` for its command: their indices, as `lockkit gpu ls` "
-    "has them, in the same order.",
+    "LOCKKIT_GPU_RECEIPT": f"{_GPU}: how the last holder left each GPU, as JSON by UUID.",
+    "LOCKKIT_GPU_UUIDS": f"{_GPU}: the UUIDs of its GPUs, with commas between them.",
+    "LOCKKIT_GPU_INDEXES": f"{_GPU}: their indices, as `lockkit gpu ls` has them, in the same order.",
     "LOCKKIT_GPU_MEM": "Set by `lockkit run --gpu-mem` for its command: the memory that it has on each of "
     "its GPUs, in MiB.",
-    "LOCKKIT_HELD": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the "
-    "locks that the `run` or task and all around it hold, as JSON.",
+    "LOCKKIT_HELD": f"{_BOTH}: the locks that the `run` or task and all around it hold, as JSON.",
 }
 """Every variable that lockkit reads or sets, with its meaning. An empty variable counts as unset."""
 
@@ -118,7 +114,8 @@ class Layer:
         try:
             (self.values if into is None else into)[setting.key] = read(setting, value, text=text)
         except ConfigError as error:
-            self.problem(f"{prefix}{error.message}", error.hint)
+            told = f"{self.origin(setting.key)}: {prefix}{error.message}"
+            self.problems.append(ConfigError(told, hint=error.hint))
 
 
 class Found(NamedTuple):
@@ -163,10 +160,7 @@ def environment(environ: Mapping[str, str]) -> Layer:
         text = environ.get(setting.env, "") if setting.env else ""
         if setting.env and text:
             layer.sources[setting.key] = setting.env
-            try:
-                layer.values[setting.key] = read(setting, text, text=True)
-            except ConfigError as error:
-                layer.problems.append(ConfigError(f"{setting.env}: {error.message}", hint=error.hint))
+            layer.keep(setting, text, text=True)
     for name in environ:
         if name.startswith(_PREFIX) and name not in ENVIRONMENT and not re.fullmatch(_INJECTED, name):
             guess = meant(name, ENVIRONMENT, prefix=_PREFIX)

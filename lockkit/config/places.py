@@ -25,7 +25,6 @@ __all__ = [
     "STORE_FILE",
     "StatePlace",
     "barred",
-    "default_state_dir",
     "filesystem",
     "home_dir",
     "make_folders",
@@ -187,11 +186,6 @@ def _tell(path: Path, why: str) -> None:
             printable(str(path)),
             printable(why),
         )
-
-
-def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """The path of :func:`state_place` if no folder is configured."""
-    return state_place(environ).path
 
 
 def private_dir(path: Path, *, create: bool = True) -> Path:

@@ -62,6 +62,7 @@ class Setting(NamedTuple):
         env: The environment variable of the setting, if there is one.
         zero: Whether 0 is an allowed duration.
         check: A function that is called with the value and may raise ConfigError.
+        form: The pattern of a text, and in words.
         example: A value for ``lockkit config init`` if there is no default. It works with all defaults.
         most: The largest allowed count.
     """
@@ -73,6 +74,7 @@ class Setting(NamedTuple):
     env: str | None = None
     zero: bool = False
     check: Callable[[str], object] | None = None
+    form: tuple[str, str] = ("(?s).*", "a text")
     example: Value = None
     most: int = 1_000_000
 
@@ -102,7 +104,7 @@ class Setting(NamedTuple):
     def expects(self) -> str:
         """The allowed values, in words."""
         return {
-            "text": "a text",
+            "text": self.form[1],
             "duration": 'a duration such as "500ms", "30s", "10m" or "2h", or a number of seconds',
             "limit": f'a duration such as "30s" or "2h", or "{self.endless}"',
             "choice": " or ".join(f'"{choice}"' for choice in self.allowed),
@@ -125,25 +127,8 @@ def _url(text: str) -> None:
         )
 
 
-def _folder(path: str) -> None:
-    if not path.startswith(("/", "~/")):
-        raise ConfigError("journal.folder must be an absolute path, or begin with ~/")
-
-
-def _host(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-        raise ConfigError("gpu.host must be a host name: at most 64 letters, digits, '.', '_' and '-'")
-
-
 def _size(text: str) -> None:
     parse_size(text, what="gpu.ignore_memory", zero=True)
-
-
-def _public_url(url: str) -> None:
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-        raise ConfigError(
-            "serve.public_url must be https:// or http://, a host and perhaps a path, and nothing else"
-        )
 
 
 def setting(
@@ -153,11 +138,12 @@ def setting(
     env: str | None = None,
     zero: bool = False,
     check: Callable[[str], object] | None = None,
+    form: tuple[str, str] = ("(?s).*", "a text"),
     example: Value = None,
     most: int = 1_000_000,
 ) -> Any:
     """Declare a field of :class:`ConfigFields` as a :class:`Setting`. The field's type gives the kind."""
-    return Setting("", "", default, meaning, env, zero, check, example, most)
+    return Setting("", "", default, meaning, env, zero, check, form, example, most)
 
 
 class ConfigFields(NamedTuple):
@@ -295,7 +281,7 @@ class ConfigFields(NamedTuple):
         "The name of this host for those who share its GPUs; the same in all its containers, which must set "
         "it. Not set: the host name.",
         env="LOCKKIT_GPU_HOST",
-        check=_host,
+        form=(r"[A-Za-z0-9._-]{1,64}", "a host name: at most 64 letters, digits, '.', '_' and '-'"),
         example="box",
     )
     gpu_watch: bool = setting(
@@ -355,7 +341,7 @@ class ConfigFields(NamedTuple):
         None,
         "The folder of the event journal. Not set: the folder journal in the state folder, or the shared "
         "folder of a store of all users of the host.",
-        check=_folder,
+        form=(r"(?s)(/|~/).*", "an absolute path, or begin with ~/"),
         example="/var/tmp/lockkit-journal",  # noqa: S108 (an example)
     )
     journal_max_size: int = setting(
@@ -391,7 +377,10 @@ class ConfigFields(NamedTuple):
         None,
         "`serve`: the address at which people find the page, such as that of a proxy; notifications of "
         "alerts link to it, and its host needs no `serve.hosts`.",
-        check=_public_url,
+        form=(
+            r"https?://[^\s/?#@]+(/[^\s?#]*)?",
+            "https:// or http://, a host and perhaps a path, and nothing else",
+        ),
         example="https://intranet.example/locks/",
     )
     serve_recover: float | None = setting(
@@ -458,7 +447,7 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             return tuple(filter(None, map(str.strip, value.split(","))))
         case "names", list() | tuple() if all(isinstance(name, str) for name in value):
             return tuple(value)
-        case "text", str() if value and "\0" not in value:
+        case "text", str() if value and "\0" not in value and re.fullmatch(setting.form[0], value):
             if setting.check is not None:
                 setting.check(value)
             return value

@@ -28,8 +28,8 @@ class Rules(NamedTuple):
         idle_after: Seconds after which an idle card is reported; None for never.
     """
 
-    idle_below: int = 3
-    idle_after: float | None = 1200.0
+    idle_below: int
+    idle_after: float | None
 
 
 class Reading(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lockkit.errors import ConfigError
@@ -19,7 +18,6 @@ __all__ = [
     "in_pool",
     "members_of",
     "members_that_begin",
-    "pool_as_toml",
     "pool_name",
     "weights",
     "whole",
@@ -150,14 +148,6 @@ def check_growth(name: str, claims: Sequence[ClaimInfo], capacity: int) -> None:
                 holder=claim,
                 hint=f"wait until {end}, then resize it",
             )
-
-
-def pool_as_toml(members: Mapping[str, int]) -> str:
-    """The members of a pool as a file has them: a list, or a table if one of them has a capacity above 1."""
-    quoted = {'"' + re.sub(r'(["\\])', r"\\\1", name) + '"': capacity for name, capacity in members.items()}
-    if set(quoted.values()) == {1}:
-        return f"[{', '.join(quoted)}]"
-    return f"{{{', '.join(f'{name} = {capacity}' for name, capacity in quoted.items())}}}"
 
 
 def whole(value: object, what: str, name: str) -> int:

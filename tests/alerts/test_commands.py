@@ -30,7 +30,7 @@ EVIL = "a`;echo PWNED;`b"
 
 def told_about(lock):
     """The notification of a lost lock, by the shipped rule."""
-    engine = Engine(decode(SHIPPED, {}), Timing(group_wait=0.0), now=1000.0)
+    engine = Engine(decode(SHIPPED, {}), Timing(0.0, 300.0, 14_400.0, 60), now=1000.0)
     [told] = engine.step(1001.0, [of_alert(Alert("lost", "P1", "it is lost", lock, "c0ffee"))])
     return told
 

@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def desk(tmp_path):
     desk = Desk(tmp_path / "alerts" / "x", Clock())
-    desk.engine = Engine(SHIPPED, Timing(), now=Clock.at)
+    desk.engine = Engine(SHIPPED, Timing(30.0, 300.0, 14_400.0, 60), now=Clock.at)
     return desk
 
 

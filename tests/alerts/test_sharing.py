@@ -12,7 +12,7 @@ from lockkit.alerts.state import Active, Group
 from support.notifications import notification
 
 SEVERITIES = ("P0", "P1", "P2")
-TIMING = grouping.Timing(group_wait=0.0, group_interval=0.0, repeat_interval=5.0)
+TIMING = grouping.Timing(group_wait=0.0, group_interval=0.0, repeat_interval=5.0, most_per_hour=60)
 
 
 def alert(name, severity="P2", *, over=False):

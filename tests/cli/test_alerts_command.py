@@ -29,7 +29,7 @@ from support.receivers import Answer, receiver
 def desk(lockkit):
     """The desk of the commands, with an alert that fires."""
     desk = Desk(folder_of(configuration.load(environ=lockkit.env, cwd=lockkit.folder)))
-    engine = Engine(SHIPPED, Timing(), now=SYSTEM.wall())
+    engine = Engine(SHIPPED, Timing(30.0, 300.0, 14_400.0, 60), now=SYSTEM.wall())
     engine.step(SYSTEM.wall(), [of_alert(Alert("lost", "P1", "gpu:0 is lost", "gpu:0"))])
     write(desk.folder / "state.json", engine.state)
     return desk

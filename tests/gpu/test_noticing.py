@@ -11,7 +11,7 @@ MINUTE = 60.0
 
 
 def course(**limits):
-    return Course(Rules(**limits))
+    return Course(Rules(**{"idle_below": 3, "idle_after": 1200.0, **limits}))
 
 
 def kinds(notices):

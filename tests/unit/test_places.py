@@ -142,7 +142,7 @@ def test_order_of_the_sources(tmp_path, home):
     del environ["LOCKKIT_STATE_DIR"]
     assert places.state_place(environ) == (tmp_path / "xdg/lockkit", "XDG_STATE_HOME")
     environ["XDG_STATE_HOME"] = "relative"
-    assert places.default_state_dir(environ) == home / ".local/state/lockkit"
+    assert places.state_place(environ).path == home / ".local/state/lockkit"
 
 
 def test_home_on_a_network_is_passed_over(home, mounts, monkeypatch):

@@ -6,8 +6,8 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from lockkit.cli import completing, output
-from lockkit.cli.base import COMMON, Session, option
+from lockkit.cli import output
+from lockkit.cli.base import COMMON, PROFILE, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAMESPACE
 from lockkit.errors import ConfigError
@@ -53,13 +53,7 @@ curl -s 'http://127.0.0.1:8712/api/locks?sort=waiters&limit=5'
     section=COMMON,
     help="Serve this store; may be given several times.",
 )
-@option(
-    "--profile",
-    metavar="NAME",
-    section=COMMON,
-    shell_complete=completing.profiles,
-    help="Use this profile of the configuration.",
-)
+@PROFILE
 @option(
     "--namespace",
     type=NAMESPACE,

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 
-from lockkit.config.settings import SETTINGS, nearest
+from lockkit.config.settings import SETTINGS, meant
 from lockkit.errors import ConfigError
 from lockkit.lib.mutex import Mutex
 from lockkit.sync.client import Client, connect
@@ -24,7 +24,6 @@ BEAT = "beat_"
 """The start of those keys, after the prefix, that are for :mod:`lockkit.integrations.celery.beat` alone."""
 TTL = 60.0
 """Seconds that the store keeps a task's claim without renewal, unless the configuration says otherwise."""
-_BESIDE = ("namespace", "profile", "scope", "state_dir", "strict", "url")
 _mutex = Mutex()
 _clients: weakref.WeakKeyDictionary[object, Client] = weakref.WeakKeyDictionary()
 
@@ -77,12 +76,13 @@ def settings_of(app: Celery) -> dict[str, Any]:
     Raises:
         ConfigError: A key that begins with ``lockkit_`` is no setting.
     """
-    known = {*_BESIDE, *SETTINGS}
+    known = [PREFIX + name for name in ("profile", *SETTINGS)]
     given = {name: value for name, value in given_to(app).items() if not name.startswith(BEAT)}
-    for name in sorted(given.keys() - known):
-        close = nearest(name, known)
-        raise ConfigError(
-            f"the configuration of the Celery application has {PREFIX}{name}, which is no setting of lockkit",
-            hint=f"did you mean {PREFIX}{close}?" if close else "the settings: lockkit docs config",
-        )
+    for name in sorted(given):
+        if PREFIX + name not in known:
+            raise ConfigError(
+                f"the configuration of the Celery application has {PREFIX}{name}, "
+                "which is no setting of lockkit",
+                hint=meant(PREFIX + name, known, prefix=PREFIX) or "the settings: lockkit docs config",
+            )
     return given
