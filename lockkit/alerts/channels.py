@@ -73,20 +73,10 @@ KEYS: tuple[ChannelKey, ...] = (
 
 
 class Channel(NamedTuple):
-    """A channel as the configuration describes it. The secrets are not read yet; see :func:`secret`.
+    """A channel as the configuration describes it; :data:`KEYS` says what each key means.
 
-    Attributes:
-        name: The name in ``[alerts.channels.NAME]``.
-        type: One of :data:`TYPES`.
-        url: The address, or where it is: ``env:...``, ``file:...``.
-        key: Where the secret of the service is; empty if there is none.
-        sign: Where the secret by which messages are signed is; empty if there is none.
-        severities: The severities of the alerts that the channel is for.
-        limit: The most messages in any ``window``.
-        window: Seconds for which ``limit`` counts.
-        timeout: Seconds that each step of an attempt may take.
-        format: ``text``, ``markdown`` or ``html``; empty for what the service takes.
-        ca_file: A file with the certificates to trust; empty for the system's.
+    Durations are in seconds, and a text that is not set is empty. The secrets are not read yet; see
+    :func:`secret`.
     """
 
     name: str
@@ -118,13 +108,12 @@ def channel(name: str, table: Mapping[str, object]) -> Channel:
         )
     values: dict[str, Any] = {}
     for key, value in table.items():
-        reader = _READERS.get(key)
-        if reader is None:
-            raise ConfigError(f"unknown key {redact_name(key)}", hint=f"allowed: {', '.join(_READERS)}")
-        read = reader(value)
-        if read is None:
-            raise ConfigError(f"{key} must be {_EXPECTED[key]}")
-        values[key] = read
+        if key not in _CHECKS:
+            raise ConfigError(f"unknown key {redact_name(key)}", hint=f"allowed: {', '.join(_CHECKS)}")
+        check, expected = _CHECKS[key]
+        values[key] = check(value)
+        if values[key] is None:
+            raise ConfigError(f"{key} must be {expected}")
     found = Channel(name, **values)
     if found.type in ("apprise", "alertmanager") and not found.url:
         raise ConfigError("url is missing", hint='write url = "env:VARIABLE" or url = "file:/path"')
@@ -202,27 +191,17 @@ def _duration(value: object) -> float | None:
         return None
 
 
-_READERS: Mapping[str, Callable[[object], object]] = {
-    "type": _one_of(tuple(TYPES)),
-    "url": _text,
-    "key": _reference,
-    "sign": _reference,
-    "severities": _severities,
-    "limit": _count,
-    "window": _duration,
-    "timeout": _duration,
-    "format": _one_of(_FORMATS),
-    "ca_file": _text,
+_KEPT_APART = '"env:VARIABLE" or "file:/path", so that the secret does not stand in the configuration'
+_CHECKS: Mapping[str, tuple[Callable[[object], object], str]] = {
+    "type": (_one_of(tuple(TYPES)), " or ".join(f'"{each}"' for each in TYPES)),
+    "url": (_text, 'a text, such as "env:VARIABLE", "file:/path" or a URL'),
+    "key": (_reference, _KEPT_APART),
+    "sign": (_reference, _KEPT_APART),
+    "severities": (_severities, 'a list of "P0", "P1" and "P2"'),
+    "limit": (_count, "a whole number from 1 to 1000"),
+    "window": (_duration, 'a duration such as "10m" or "1h"'),
+    "timeout": (_duration, 'a duration such as "10s"'),
+    "format": (_one_of(_FORMATS), '"text", "markdown" or "html"'),
+    "ca_file": (_text, "the path of a file"),
 }
-_EXPECTED = {
-    "type": " or ".join(f'"{each}"' for each in TYPES),
-    "url": 'a text, such as "env:VARIABLE", "file:/path" or a URL',
-    "key": '"env:VARIABLE" or "file:/path", so that the secret does not stand in the configuration',
-    "sign": '"env:VARIABLE" or "file:/path", so that the secret does not stand in the configuration',
-    "severities": 'a list of "P0", "P1" and "P2"',
-    "limit": "a whole number from 1 to 1000",
-    "window": 'a duration such as "10m" or "1h"',
-    "timeout": 'a duration such as "10s"',
-    "format": '"text", "markdown" or "html"',
-    "ca_file": "the path of a file",
-}
+"""The check of each key, which returns None for a value that is not allowed; and the allowed values."""
