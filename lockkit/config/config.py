@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from lockkit.config import configfiles, layers, precedence
 from lockkit.config.configfiles import ALERT_TABLES, ETC, stamp
@@ -17,9 +17,6 @@ from lockkit.config.settings import SETTINGS, ConfigFields, allowed_hint, meant
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
 from lockkit.values.redaction import redact, redact_name
-
-if TYPE_CHECKING:
-    from msgspec import Struct
 
 __all__ = [
     "ETC",
@@ -299,7 +296,8 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         told, _, place = str(error).partition(" - at `$")
         unknown = re.search(r"unknown field `(.*)`", told)
         key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
-        fields = msgspec.structs.fields(struct) if _is_struct(struct) else ()
+        is_struct = hasattr(struct, "__struct_fields__")  # not a generic alias, such as dict[str, int]
+        fields = msgspec.structs.fields(cast("type[msgspec.Struct]", struct)) if is_struct else ()
         allowed = [each.encode_name for each in fields]
         first = re.split(r"[.[]", key)[0]
         file = config.sources.get(f"plugins.{name}", "configuration")
@@ -398,7 +396,3 @@ def refuse(problems: Sequence[ConfigError]) -> None:
             else ""
         )
         raise ConfigError(f"{problems[0].message}{more}", hint=problems[0].hint)
-
-
-def _is_struct(struct: type[object]) -> TypeGuard[type[Struct]]:
-    return hasattr(struct, "__struct_fields__")

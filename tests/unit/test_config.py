@@ -747,6 +747,13 @@ def test_a_typo_in_a_plugins_table_is_told_with_file_and_key(world, text, told):
     assert str(raised.value).startswith(f"{path}: ")
 
 
+def test_a_table_of_a_plugin_that_takes_any_keys_names_its_file(world):
+    path = world.write(world.user, "[plugins.my-alerts]\nrate = 'x'")
+    with pytest.raises(ConfigError, match="Expected `int`, got `str`") as raised:
+        config.plugin_settings(world.load(), "my-alerts", dict[str, int])
+    assert str(raised.value).startswith(f"{path}: ")
+
+
 def test_a_file_with_tables_alone_is_not_said_to_have_no_settings(world):
     path = world.write(world.user, "[plugins.my-alerts]\nrate = 3\n[pools.cards]\nmembers = ['0']")
     assert f"{path} is read: [pools.cards], [plugins.my-alerts]" in [one.message for one in world.check()]
