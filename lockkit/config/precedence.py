@@ -49,7 +49,8 @@ def named(found: Found, sources: dict[str, str]) -> dict[str, dict[str, Mapping[
     with it.
     """
     combined: dict[str, dict[str, Mapping[str, Any]]] = {kind: {} for kind in NAMED}
-    for layer in _ranked(found):
+    files = found.files()
+    for layer in (*files, *(one for one in files if one.pinned)):  # a pinned file wins over those above it
         for kind, tables in layer.named.items():
             for name, table in tables.items():
                 below = combined[kind].get(name, {}) if kind in ("plugins", "alerts.rules") else {}
@@ -57,12 +58,6 @@ def named(found: Found, sources: dict[str, str]) -> dict[str, dict[str, Mapping[
                 sources[f"{kind}.{name}"] = layer.source
                 sources.update({f"{kind}.{name}.{key}": layer.source for key in table})
     return combined
-
-
-def _ranked(found: Found) -> list[Layer]:
-    """The files, the lowest first. A pinned one comes once more at the end."""
-    files = found.files()
-    return [*files, *(layer for layer in files if layer.pinned)]
 
 
 def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
