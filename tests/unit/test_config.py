@@ -516,6 +516,9 @@ def test_a_keyword_of_connect_is_the_highest_layer(tmp_path, monkeypatch):
         ({"home": "/"}, "unknown setting home"),
         ({"ttl": "soon"}, "ttl must be a duration"),
         ({"max_hold": 0}, "max_hold"),
+        ({"gpu_host": "a box"}, r"gpu\.host must be a host name: .*, not 'a box'"),
+        ({"journal_folder": "here"}, r"journal\.folder must be an absolute path, .*, not 'here'"),
+        ({"serve_public_url": "//box"}, r"serve\.public_url must be https:// or .*, not '//box'"),
         (
             {"ttl": 5, "config": config.load("memory:", environ={}, cwd="/", home="/")},
             "ttl and config are given together.*load",
