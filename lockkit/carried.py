@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseOutcome, ReleaseReport
 from lockkit.lib.noted import moment, number, whole_number
 
-if TYPE_CHECKING:
-    from lockkit.errors import LockkitError
-
-    E = TypeVar("E", bound=LockkitError)
-
 __all__ = [
-    "carriable",
     "claim_document",
     "claim_in",
     "drain_in",
@@ -86,20 +80,6 @@ def claim_in(name: str, document: object) -> ClaimInfo | None:
         0,
         since=moment(document.get("since")) or 0.0,
     )
-
-
-def carriable(error: E) -> E:
-    """Give an exception JSON arguments from which its class makes an equal one, for queues of tasks."""
-    drain, report = getattr(error, "drain", None), getattr(error, "report", None)
-    told: dict[str, Any] = {"name": error.name, "hint": error.hint}
-    if error.holder is not None:
-        told["holder"] = claim_document(error.holder)
-    if isinstance(drain, Drain):
-        told["drain"] = drain._asdict() | {"owner": packed_owner(drain.owner)}
-    if isinstance(report, ReleaseReport):
-        told["report"] = report._asdict() | {"layers": (), "errors": ()}
-    error.args = (error.message, told)
-    return error
 
 
 def text_in(told: Mapping[Any, Any], key: str) -> str | None:

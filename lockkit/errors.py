@@ -5,7 +5,7 @@ All of them pickle, carry the lock's name and (if known) its holder, and end the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lockkit.lib.printable import printable
 
@@ -75,6 +75,17 @@ class LockkitError(Exception):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r})"
 
+    def carriable(self) -> Self:
+        """Give the exception JSON arguments from which its class makes an equal one, for queues of tasks."""
+        self.args = (self.message, self._told())
+        return self
+
+    def _told(self) -> dict[str, object]:
+        from lockkit.carried import claim_document
+
+        holder = None if self.holder is None else claim_document(self.holder)
+        return {"name": self.name, "hint": self.hint} | ({} if holder is None else {"holder": holder})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
@@ -127,6 +138,11 @@ class Drained(AcquireError):
 
         super().__init__(message, told, name=name, holder=holder, hint=hint)
         self.drain = drain or drain_in(told)
+
+    def _told(self) -> dict[str, object]:
+        from lockkit.carried import packed_owner
+
+        return super()._told() | {"drain": self.drain._asdict() | {"owner": packed_owner(self.drain.owner)}}
 
 
 class OwnershipError(LockkitError):
@@ -191,6 +207,9 @@ class ReleaseFailed(LockkitError):
 
         super().__init__(message, told, name=name, hint=hint)
         self.report = report or report_in(told)
+
+    def _told(self) -> dict[str, object]:
+        return super()._told() | {"report": self.report._asdict() | {"layers": (), "errors": ()}}
 
 
 class CapabilityError(LockkitError):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from lockkit.lib.clock import Clock
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
 
-if TYPE_CHECKING:
-    from lockkit_redis.topology import Cluster
+__all__ = ["ClusterMap", "Fresh", "Sentinel", "Server"]
 
-__all__ = ["Fresh", "Sentinel", "Server"]
+
+class ClusterMap(Protocol):
+    """The map of a Cluster, as its nodes use it; see :class:`lockkit_redis.topology.Cluster`."""
+
+    def moved(self, server: Server, error: Any) -> Server: ...
+
+    def trouble(self, server: Server, error: BaseException) -> None: ...
 
 
 class Server:
@@ -35,7 +40,7 @@ class Server:
         name: str,
         clock: Clock,
         namespace: str = "default",
-        cluster: Cluster | None = None,
+        cluster: ClusterMap | None = None,
     ) -> None:
         self.where = address.shown
         self.node = at(*address.hosts[0])

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lockkit.drivers.loopjobs import call_soon
 from lockkit.facts import Reason, ReleaseReport
@@ -21,9 +21,9 @@ from lockkit.shared.lease import AnyLease, inert, kept
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
-    from lockkit.aio.leases import AsyncLeases
     from lockkit.drivers.loopreleases import LoopRelease
     from lockkit.drivers.threads import Driver
+    from lockkit.errors import LeaseLost, NotHeld
     from lockkit.lib.caller import Caller
     from lockkit.shared.opening import Opening
 
@@ -97,10 +97,21 @@ class ReleaseRequested(Loss):
         return self._hold.asked.event.is_set()
 
 
+class Losable(Protocol):
+    """One lease, or several leases together."""
+
+    @property
+    def lost(self) -> Loss: ...
+
+    def ensure_held(self) -> None: ...
+
+    def invalid(self) -> LeaseLost | NotHeld: ...
+
+
 class CancelOnLoss:
     """Cancels the body of an ``async with`` when the lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
 
-    def __init__(self, lease: AsyncLease | AsyncLeases) -> None:
+    def __init__(self, lease: Losable) -> None:
         self._lease = lease
         self._task: asyncio.Task[Any] | None = None
         self._before = 0

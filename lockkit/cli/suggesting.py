@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lockkit.config.suggesting import command_line, selecting
 from lockkit.hooks import of_gpus
 from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
-    from lockkit.cli.base import Session
     from lockkit.facts import LockInfo
     from lockkit.sync.client import Client
 
@@ -18,6 +17,7 @@ __all__ = [
     "MEANT",
     "PROBE",
     "WORDS",
+    "Called",
     "MeantCard",
     "as_called",
     "card_meant",
@@ -39,6 +39,19 @@ _CARDS = r"gpu(?:-sim)?/[^/]+"
 """Names of the pools of cards."""
 
 
+class Called(Protocol):
+    """The common options with which a command was called; see :class:`lockkit.cli.base.Session`."""
+
+    @property
+    def url(self) -> str | None: ...
+
+    @property
+    def profile(self) -> str | None: ...
+
+    @property
+    def namespace(self) -> str | None: ...
+
+
 class MeantCard(NamedTuple):
     """A card of this host that a name means.
 
@@ -53,7 +66,7 @@ class MeantCard(NamedTuple):
     outright: bool
 
 
-def as_called(session: Session) -> tuple[str, str]:
+def as_called(session: Called) -> tuple[str, str]:
     """The options by which a suggested command uses the same store, and what must be done first, as a phrase.
 
     The options are those of this command: the suggested one is run in the same shell. The phrase is empty
@@ -63,12 +76,12 @@ def as_called(session: Session) -> tuple[str, str]:
     return way.options, way.first
 
 
-def explain_line(session: Session, name: str) -> str:
+def explain_line(session: Called, name: str) -> str:
     """The command that explains the state of a lock, ready to paste."""
     return command_line("explain", name, options=as_called(session)[0])
 
 
-def look(session: Session, name: str) -> str:
+def look(session: Called, name: str) -> str:
     """A hint to look at a lock: ``see: lockkit explain NAME``, with what must be done first."""
     return f"see{as_called(session)[1]}: {explain_line(session, name)}"
 
@@ -84,7 +97,7 @@ def card_meant(client: Client, name: str) -> MeantCard | None:
     return found
 
 
-def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | None = None) -> str | None:
+def gpus_meant(session: Called, client: Client, name: str, found: MeantCard | None = None) -> str | None:
     """A hint for a name without a lock that looks like a GPU, or a host's pool of GPUs; None for others."""
     if not looks_like_card(name) and not re.fullmatch(_CARDS, name):
         return None

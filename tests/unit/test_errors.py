@@ -6,7 +6,6 @@ import pickle
 import pytest
 
 from lockkit import errors
-from lockkit.carried import carriable
 from lockkit.config.suggesting import SameStore
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseReport
 from lockkit.protocol.denials import drain_ends
@@ -63,7 +62,7 @@ def test_a_timeout_is_also_pythons():
 @pytest.mark.parametrize("kind", EVERY)
 def test_all_are_made_anew_from_what_json_carries(kind):
     """As the result backends of task queues do, from the arguments of the exception."""
-    error = carriable(make(kind))
+    error = make(kind).carriable()
     twin = kind(*json.loads(json.dumps(error.args)))
     assert str(twin) == str(error)
     assert repr(twin) == repr(error) == f"{kind.__name__}('it went wrong')"

@@ -24,9 +24,9 @@ from textual.message import Message
 from lockkit.cli import intervening, output
 from lockkit.cli.terminal import gone
 from lockkit.cli.top.confirming import Act
-from lockkit.cli.top.main_screen import DrawnGpus, MainScreen
+from lockkit.cli.top.main_screen import MainScreen
 from lockkit.cli.top.polling import Answer, Poller
-from lockkit.cli.top.screens import Live
+from lockkit.cli.top.screens import DrawnGpus, Live
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
 from lockkit.hooks import of_gpus
 from lockkit.lib.printable import printable

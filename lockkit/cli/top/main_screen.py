@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
-from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -18,14 +16,12 @@ from lockkit.cli.top.cells import Entry, lock_columns, lock_entries, matching
 from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.one_lock import OneLock
 from lockkit.cli.top.polling import View
-from lockkit.cli.top.screens import Live
+from lockkit.cli.top.screens import DrawnGpus, Live
 from lockkit.lib.printable import printable
 from lockkit.views.looking import Look, Sort, arranged
 
-__all__ = ["DrawnGpus", "MainScreen"]
+__all__ = ["MainScreen"]
 
-DrawnGpus: TypeAlias = Callable[[int], Table]
-"""GPUs as they were seen at some time: a function that draws them in so many columns."""
 _MOST = 2000
 """Locks that are shown; a filter finds the others."""
 _TABS = {"locks": "Locks", "gpus": "GPUs", "failures": "Failures"}

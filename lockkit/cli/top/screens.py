@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
+from rich.table import Table
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -17,9 +19,32 @@ from lockkit.cli.top.polling import View
 from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.cli.top.app import Top
+    from lockkit.facts import ClaimInfo
+    from lockkit.sync.client import Client
+    from lockkit.views.looking import Look
 
-__all__ = ["Live"]
+__all__ = ["DrawnGpus", "Live", "Top"]
+
+DrawnGpus: TypeAlias = Callable[[int], Table]
+"""GPUs as they were seen at some time: a function that draws them in so many columns."""
+
+
+class Top(Protocol):
+    """The application, as its screens use it; see :class:`lockkit.cli.top.app.Top`."""
+
+    client: Client
+    suggested: tuple[str, str]
+    first: Look | None
+
+    def read_locks(self) -> Look: ...
+
+    def read_gpus(self) -> DrawnGpus | str: ...
+
+    def read_failures(self) -> list[dict[str, object]]: ...
+
+    def watch_view(self) -> None: ...
+
+    def intervene(self, act: Act, claim: ClaimInfo, reason: str) -> None: ...
 
 
 class Live(Screen[None]):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from kombu.exceptions import EncodeError
 
-from lockkit.carried import carriable
 from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Skipped
 from lockkit.integrations.celery.clients import client_of
@@ -40,7 +39,10 @@ from lockkit.values import durations
 from lockkit.values.identity import with_task
 
 if TYPE_CHECKING:
-    from lockkit.integrations.celery.task import LockedTask
+    from celery import Task
+
+    from lockkit.integrations.celery.options import LockOptions
+    from lockkit.integrations.celery.signatures import Body
 
 __all__ = ["Run", "held_by"]
 
@@ -56,16 +58,32 @@ def held_by(task: str) -> Held | None:
 
 
 class Run:
-    """One run of a task; ``request`` is Celery's request of the run, None for a direct call."""
+    """One run of a task.
+
+    Args:
+        task: The task.
+        options: The options of its lock.
+        declared: The function with which it was declared.
+        args: The arguments of the run.
+        keywords: Its arguments by name.
+        request: Celery's request of the run; None for a direct call.
+    """
 
     def __init__(
-        self, task: LockedTask, args: Sequence[Any], keywords: Mapping[str, Any], request: Any
+        self,
+        task: Task,
+        options: LockOptions,
+        declared: Body,
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        request: Any,
     ) -> None:
         self._task = task
         self._args = args
         self._keywords = keywords
         self._request = request
-        self._options = task.lock_options
+        self._options = options
+        self._declared = declared
         self._in_message = request is not None and not request.is_eager
         self._late = self._in_message and task.acks_late
 
@@ -85,11 +103,11 @@ class Run:
         try:
             return self._run(body)
         except LockkitError as error:
-            carriable(error)  # what asks for the result gets all that it says
+            error.carriable()  # what asks for the result gets all that it says
             raise
         except Retry as again:
             if isinstance(again.exc, LockkitError):
-                carriable(again.exc)
+                again.exc.carriable()
             raise
 
     def _run(self, body: Callable[..., Any]) -> Any:
@@ -131,7 +149,7 @@ class Run:
     def _name(self) -> str:
         options = self._options
         if options.lock is not None:
-            return lock_name(options.lock, self._task.lock_body.signature, self._args, self._keywords)
+            return lock_name(options.lock, self._declared.signature, self._args, self._keywords)
         return options.pool or f"{options.gpu} GPU"
 
     def _take(self, client: Client, name: str, left: float | None) -> Held:

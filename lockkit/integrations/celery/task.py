@@ -212,7 +212,8 @@ class LockedTask(Task):
         request._protected = 1  # noqa: SLF001
         setattr(request, LOCKED, request)
         try:
-            return Run(self, args, keywords, None if direct else request)(body)
+            given = None if direct else request
+            return Run(self, self.lock_options, self.lock_body, args, keywords, given)(body)
         finally:
             setattr(request, LOCKED, None)
 
