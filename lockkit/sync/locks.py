@@ -175,7 +175,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
 
     def level(
-        self, driver: Driver, key: weakref.ref[object], taken_at: Caller, timeout: float | None
+        self, driver: Driver, key: weakref.ref[object], taken_at: Caller, wait: float | None
     ) -> Lease | None:
         """Add a level to a reentrant hold of this thread or task, with the longest ttl; None without one."""
         lease = self._inner(driver, key, taken_at) if self._reentrant else None
@@ -186,7 +186,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
                 why = lease.invalid()  # before the release, after which it would be one that was released
                 lease.release()
                 raise why
-            lease.lengthen(self.terms.ttl, timeout or None)
+            lease.lengthen(self.terms.ttl, wait or None)
             return self._kept(lease)
         except BaseException:
             # The caller never gets this level's lease. An assignment: a signal could interrupt a call.
