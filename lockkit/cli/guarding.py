@@ -436,7 +436,7 @@ def _policy(request: Request, config: Config, taken: Taken) -> Policy:
             f"--kill-after ({kill_after:g} s) must be at most half of ttl and max-hold ({shortest:g} s)",
             hint="otherwise the command would get TERM before a renewal is overdue",
         )
-    ends_at = None if terms.max_hold is None else min(lease.began for lease in leases) + terms.max_hold
+    ends_at = None if terms.max_hold is None else min(lease.ends_at for lease in leases)
     return Policy(
         on_lost=request.on_lost or config.on_lost,
         kill_after=kill_after,

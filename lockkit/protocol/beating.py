@@ -350,7 +350,5 @@ class Beats:
 def _next_deadline(hold: Hold, now: float) -> float:
     """When to look at a hold again. A process-bound hold without answers is not lost, only not valid."""
     if hold.process_bound and not hold.dropped:
-        terms = hold.claim.terms
-        later = now + terms.ttl  # to find an interrupted release of it
-        return later if terms.max_hold is None else min(later, hold.since + terms.max_hold)
+        return min(now + hold.claim.terms.ttl, hold.latest)  # the first to find an interrupted release of it
     return max(hold.expires, now + 0.001)

@@ -39,6 +39,10 @@ RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None
 """The id of the claim whose cleanup hooks run here. A hook that releases it must not wait for its own end."""
 
 
+_ROUNDED = 0.002
+"""Seconds by which a store that counts in milliseconds may end a hold before its max_hold is over."""
+
+
 @lru_cache(maxsize=64)
 def span(ttl: float, drift: float, margin: float) -> float:
     """Seconds from its basis for which a claim is valid, by its ttl and the store's drift and margin."""
@@ -85,9 +89,10 @@ class Hold:
     """One granted claim, as its client knows it.
 
     ``valid(now)`` is true only while the store still records the claim: no request that may remove the claim
-    was sent, and ``now`` is before basis + ttl x (1 - drift) - margin and before since + max_hold. Once the
-    claim may have lapsed, the hold is lost for good, whichever thread notices first. Only a process-bound
-    hold survives unanswered renewals, because its store keeps the claim until the process dies.
+    was sent, and ``now`` is before basis + ttl x (1 - drift) - margin and before since + max_hold x (1 -
+    drift), less what stores round off. Once the claim may have lapsed, the hold is lost for good, whichever
+    thread notices first. Only a process-bound hold survives unanswered renewals, because its store keeps the
+    claim until the process dies.
 
     Attributes:
         alarms: Functions to call, in the thread that notices, on a loss. They neither block nor raise.
@@ -97,6 +102,7 @@ class Hold:
             Never later than the store's grant, from which the store counts max_hold. The basis may be older
             if the claim joined a session, or a lease of the server, that was already running.
         calls_last: Whether a handle has functions to call in the first layer of the release.
+        latest: CLOCK_BOOTTIME seconds at which max_hold is over; infinity without one.
         left_calls: The calls of the handles of inner levels that were left.
         levels: The levels, each with its handle; empty before the first was handed out.
         doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
@@ -122,7 +128,6 @@ class Hold:
         "_asked",
         "_capabilities",
         "_event",
-        "_latest",
         "_mutex",
         "_reported",
         "_span",
@@ -141,6 +146,7 @@ class Hold:
         "fence",
         "followers",
         "key",
+        "latest",
         "left_calls",
         "levels",
         "lost_why",
@@ -215,8 +221,9 @@ class Hold:
         self.next = inf
         self.failures = 0
         self._span = span(terms.ttl, capabilities.drift, capabilities.margin)
-        self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
-        self.expires = min(basis + self._span, self._latest)
+        longest = terms.max_hold
+        self.latest = inf if longest is None else self.since + span(longest, capabilities.drift, _ROUNDED)
+        self.expires = min(basis + self._span, self.latest)
         self.process_bound = terms.process_bound
         self._mutex = RLock()
         self._event: threading.Event | None = None
@@ -376,7 +383,7 @@ class Hold:
                 return False
             if basis > self.basis:  # no max() and min(): each heartbeat does this for thousands of holds
                 self.basis, end = basis, basis + self._span
-                self.expires = end if end < self._latest else self._latest  # noqa: FURB136
+                self.expires = end if end < self.latest else self.latest  # noqa: FURB136
                 for follow in self.followers:
                     follow(self.expires)
             return True
@@ -390,7 +397,7 @@ class Hold:
             ttl = claim.terms.ttl
             length = span(ttl, can.drift, can.margin)
             newest = max(self.basis, basis)
-            expires = min(newest + length, self._latest)
+            expires = min(newest + length, self.latest)
             # No signal interrupts this: a hold whose times disagree would be neither valid nor lost.
             self.claim, self.ttl, self._span, self.basis, self.expires = claim, ttl, length, newest, expires
             self.process_bound = claim.terms.process_bound
@@ -408,10 +415,10 @@ class Hold:
         """Why the hold is over by the clock alone: ``max_hold``, ``lost``; empty if it is not."""
         if self.ended or self.lost_why or not self._over(now):
             return ""
-        return "max_hold" if now >= self._latest else "lost"
+        return "max_hold" if now >= self.latest else "lost"
 
     def _over(self, now: float) -> bool:
-        return now >= self._latest or (now >= self.basis + self._span and not self.process_bound)
+        return now >= self.latest or (now >= self.basis + self._span and not self.process_bound)
 
     def lose(self, why: Reason) -> bool:
         """Declare the hold lost for good; True for the one caller that did so first."""

@@ -221,7 +221,7 @@ class Stage:
         """Run a call on a thread of its own."""
         return Work(call)
 
-    def waiting(self, lock: Lock, timeout: float | None = 30.0) -> Work[Lease]:
+    def waiting(self, lock: Lock, timeout: float | None = None) -> Work[Lease]:
         """Let a thread wait for a lock. Returns when its claim is in the queue."""
         return self.queued(lock, lambda: self.kept(lock.acquire(timeout)))
 

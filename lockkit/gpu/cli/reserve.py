@@ -91,7 +91,6 @@ def command(session: Session, *, count: int, length: float, detach: bool, **opti
     request = Request(
         names=(),
         command=(_PROGRAM,),
-        max_hold=length + _AFTER,
         reason=options["reason"],
         timeout=options["timeout"],
         no_wait=options["no_wait"] or options["timeout"] == 0,
@@ -121,6 +120,7 @@ def _reserve(
         tell(cards.simulation)
     cards.keeps_others_apart(None if request.quiet else tell)
     options = taking.options_of(client, request, signals.wake, job_ttl(client.capabilities))
+    options["max_hold"] = length / (1.0 - client.capabilities.drift) + _AFTER
     options["note"] = {"max_hold": length, RESERVATION: True}
     announcer = CardAnnouncer(
         client,
