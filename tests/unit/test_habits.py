@@ -162,6 +162,7 @@ def test_the_names_of_a_lease_that_a_lock_lacks_are_all_answered(lock):
         "alarm_asked",
         "asked_callbacks",
         "began",
+        "ends_at",
         "callbacks",
         "follow",
         "hear_out",

@@ -65,7 +65,7 @@ class Run:
         options: The options of its lock.
         declared: The function with which it was declared.
         args: The arguments of the run.
-        keywords: Its arguments by name.
+        keywords: The run's arguments by name.
         request: Celery's request of the run; None for a direct call.
     """
 
