@@ -12,7 +12,7 @@ pytest.importorskip("kazoo")
 from kazoo.protocol.serialization import Create2, Sync, Transaction
 
 import lockkit.protocol.acquiring
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
@@ -158,7 +158,8 @@ def confirmed_too_early(store, monkeypatch):
         basis, later = mine.basis, [at for at in sent if at >= mine.basis]
         if basis > patched and (len(later) < 3 or basis > max(written)):
             return True
-        store.renew([(one, store.entry(one.token)[1].fence)], BUDGET)
+        with contextlib.suppress(Unknown):  # a busy machine may leave the session unconfirmed for a while
+            store.renew([(one, store.entry(one.token)[1].fence)], BUDGET)
         time.sleep(0.005)
     assert mine.basis > before, "it was never confirmed"
     return False
