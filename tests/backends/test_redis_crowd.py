@@ -77,25 +77,16 @@ def test_sixty_four_threads_share_a_client_and_never_a_lock(server):
 
 
 def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scripts_each(server, store):
+    server.clock.stand()  # nobody renews the thousand, and this machine may be slow
     count = 1000
     held, _ = take(store)
     woken = queues.SimpleQueue()
-    waiters, served, fences, beats, renewed = [], [], [], 0, time.monotonic()
-
-    def keep_waiting():
-        nonlocal beats, renewed
-        if time.monotonic() - renewed > 1.0:
-            beats, renewed = beats + 1, time.monotonic()
-            store.renew([(each, None) for each, _ in waiters[len(served) :]], SLOW)
-
-    for _ in range(count):
-        waiters.append(queued(store))
-        keep_waiting()
+    served, fences = [], []
+    waiters = [queued(store) for _ in range(count)]
     for number, (one, blockers) in enumerate(waiters):
         store.watch("a", blockers, lambda number=number: woken.put(number), one)
-        keep_waiting()
     until(lambda: len(connections(server, "pubsub")) == 1)
-    before, beats = commands(server), 0
+    before = commands(server)
 
     store.release(held, SLOW)
     while len(served) < count:
@@ -106,12 +97,11 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
         served.append(number)
         fences.append(answer.fence)
         store.release(one, SLOW)
-        keep_waiting()
 
     assert served == list(range(count))
     assert fences == sorted(set(fences))
     assert len(connections(server, "pubsub")) == 1
-    assert commands(server) - before <= 2 * count + beats + 4
+    assert commands(server) - before <= 2 * count + 4
     assert woken.empty()
 
 

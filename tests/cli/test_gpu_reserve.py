@@ -36,7 +36,8 @@ def test_a_card_is_held_until_its_keeper_is_ended(cards, place):  # noqa: F811
     keeper = cards.start("gpu", "reserve", "--for", "1h", "--private", "--reason", "a notebook")
     assert sorted(reserved(keeper).splitlines()) == sorted(EXPORTS.splitlines())
     told = line_of(keeper, "lockkit: GPU 0 is reserved until ")
-    assert re.search(rf"until \d\d:\d\d:\d\d; to end it before: kill {keeper.pid}\n$", told), told
+    until = r"until (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
+    assert re.search(rf"{until}; to end it before: kill {keeper.pid}\n$", told), told
     (card, _) = check(cards.json("gpu", "ls"))["gpus"]
     assert (card["state"], card["holders"][0]["reason"]) == ("held", "a notebook")
     assert (card["holders"][0]["owner"]["program"], card["holders"][0]["note"]["max_hold"]) == (
