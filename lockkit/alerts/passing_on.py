@@ -1,7 +1,9 @@
-"""Passing on notifications: from the engine's process to others of the same user, host and store.
+"""Passing on notifications: from the process with the alert engine to processes that have other channels.
 
-Each process locks a file for each of its channels, and takes what others left in the folder beside it. There
-a notification is a file until it is taken, so a process that dies in between only delays it.
+The processes belong to one user, on one host, with one store. Each holds a file lock for each of its
+channels. Beside the lock file is a folder, in which other processes leave notifications for the channel: one
+file each, which is removed when its notification has been handed to the channel. So a process that dies
+delays a notification, and loses none.
 """
 
 from __future__ import annotations
@@ -24,17 +26,20 @@ __all__ = ["PassingOn"]
 
 _log = logging.getLogger("lockkit.alerts")
 _FOLDER = "channels"
-_MOST = 2000
-"""Notifications that may wait for the process of a channel."""
+_LIMIT = 2000
+"""The notifications that may wait for the process with a channel."""
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class PassingOn:
-    """The channels of one process that shares an engine. No method raises for a file. Not thread-safe.
+    """The channels of one process, and of those with which it shares an engine. Not thread-safe.
+
+    Trouble with the files is logged, and not raised.
 
     Args:
         folder: The folder of the alerts.
-        own: The channels of this process, by keys that are equal in two processes only for the same channel.
+        own: The channels of this process, by name. Two processes give one channel the same name, and
+            different channels different names.
     """
 
     def __init__(self, folder: Path, own: Mapping[str, Callable[[Notification], object]]) -> None:
@@ -46,40 +51,40 @@ class PassingOn:
         self._said = ""
 
     def others(self) -> list[str]:
-        """The channels that only other processes have which live."""
+        """The names of the channels that another live process has and this one has not."""
         try:
             names = sorted(path.stem for path in self._folder.glob("*.lock"))
             return [name for name in names if name not in self._own and self._is_held(name)]
         except OSError as error:
-            self._say(error)
+            self._log_once(error)
             return []
 
     def leave(self, notification: Notification) -> None:
-        """Leave a notification for each channel that only others have; :meth:`take` retries failed writes."""
+        """Leave a notification for each channel of others. The next :meth:`take` repeats failed writes."""
         self._waiting += [(name, notification) for name in self.others()]
         self._write()
 
-    def take(self, hand: Callable[[Callable[[Notification], object], Notification], object]) -> None:
-        """Hand over, in order, what others have left for channels of this process, with its channel."""
+    def take(self, deliver: Callable[[Callable[[Notification], object], Notification], object]) -> None:
+        """Call ``deliver(channel, notification)`` for what others have left for this process, in order."""
         self._write()
         try:
             for name, channel in self._own.items():
-                if self._is_own(name):
+                if self._claim_channel(name):
                     for path in sorted((self._folder / name).glob("*.json")):
                         if (one := _read(path)) is not None:
-                            hand(channel, one)
+                            deliver(channel, one)
                         path.unlink()  # only now: it must come again if this process is ended before
         except OSError as error:
-            self._say(error)
+            self._log_once(error)
 
     def close(self) -> None:
-        """Give the channels up."""
+        """Let another process have the channels of this one."""
         for handle in self._locks.values():
             os.close(handle)
         self._locks.clear()
 
-    def _is_own(self, name: str) -> bool:
-        """Whether this process takes what is left for its channel ``name``, from now on if no other does."""
+    def _claim_channel(self, name: str) -> bool:
+        """Whether this process has the lock of one of its channels, or gets it now."""
         if name not in self._locks:
             make_folders(self._folder / name)
             handle = os.open(self._folder / f"{name}.lock", _FLAGS, 0o600)
@@ -97,26 +102,20 @@ class PassingOn:
             os.close(handle)
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting[-_MOST:], []
+        waiting, self._waiting = self._waiting[-_LIMIT:], []
         for number, (name, notification) in enumerate(waiting):
             folder = self._folder / name
             try:
-                if len(list(folder.glob("*.json"))) >= _MOST:
-                    self._say(f"{_MOST} wait for the process with channel {name} already")
+                if len(list(folder.glob("*.json"))) >= _LIMIT:
+                    self._log_once(f"{_LIMIT} wait for the process with channel {name} already")
                     continue
-                path = folder / f"{time.time_ns():020}-{os.getpid()}-{next(self._numbers)}.new"
-                handle = os.open(path, _FLAGS | os.O_EXCL, 0o600)
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(encoded(keyed(notification)), file)
-                    file.flush()
-                    os.fsync(handle)
-                path.replace(path.with_suffix(".json"))
+                _save(folder / f"{time.time_ns():020}-{os.getpid()}-{next(self._numbers)}.new", notification)
             except OSError as error:
-                self._say(error)
+                self._log_once(error)
                 self._waiting = waiting[number:]
                 return
 
-    def _say(self, what: object) -> None:
+    def _log_once(self, what: object) -> None:
         if self._said != str(what):
             self._said = str(what)
             _log.error("alerts are not passed on to another process: %s", printable(self._said))
@@ -130,9 +129,23 @@ def _locked(handle: int, how: int) -> bool:
     return True
 
 
+def _save(path: Path, notification: Notification) -> None:
+    """Write a notification to a new file, and give it the suffix ``.json`` when it is complete."""
+    handle = os.open(path, _FLAGS | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(encoded(keyed(notification)), file)
+            file.flush()
+            os.fsync(handle)
+        path.replace(path.with_suffix(".json"))
+    except BaseException:
+        path.unlink(missing_ok=True)  # the disk is full
+        raise
+
+
 def _read(path: Path) -> Notification | None:
-    """A notification that was left; None if its file is damaged."""
     try:
         return decoded(json.loads(path.read_bytes()))
-    except ValueError:
+    except (ValueError, RecursionError) as error:
+        _log.error("a notification was lost, %s is damaged: %s", printable(str(path)), printable(str(error)))
         return None

@@ -169,6 +169,21 @@ def test_what_is_left_for_a_process_that_ends_is_told_by_the_next_one_with_the_c
     assert len(heir.told) == 1
 
 
+def test_a_damaged_notification_is_named_and_the_next_one_is_told(world, caplog):
+    engine, other = world.runner(channels=()), world.runner()
+    other.step()
+    engine.step()
+    for text in ("{", "[" * 100_000, "[]", '{"group": 3}'):
+        engine._passing_on.leave(Notification("lost", "first", "P1", (), 1.0))
+        (*_, left) = sorted(engine.desk.folder.glob("channels/*/*.json"))
+        left.write_text(text)
+    engine._passing_on.leave(Notification("lost", "first", "P1", (), 1.0))
+    other.step()
+    assert [one.group for one in other.told] == ["lost"]
+    assert caplog.text.count("a notification was lost") == 4
+    assert list(engine.desk.folder.glob("channels/*/*")) == []
+
+
 def test_what_cannot_be_left_for_another_process_is_left_later(world, caplog, monkeypatch):
     engine, other = world.runner(channels=()), world.runner()
     other.step()
@@ -179,6 +194,7 @@ def test_what_cannot_be_left_for_another_process_is_left_later(world, caplog, mo
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
         engine._passing_on.leave(Notification("lost", "first", "P1", (), 1.0))
     assert "not passed on to another process: [Errno 28] no space" in caplog.text
+    assert list(engine.desk.folder.glob("channels/*/*")) == []
     engine.step()
     other.step()
     assert [one.group for one in other.told] == ["lost"]

@@ -1,4 +1,4 @@
-"""The Celery application of the tests of failure hooks: tasks of the old GPU workers, old and new names."""
+"""A Celery application whose tasks release their GPU in ``on_failure``, as with older GPU locks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ app = make_app("hooks")
 
 
 class Hooked(Task):  # type: ignore[misc]
-    """A task whose failure hook releases its card, as that of the old workers should have done."""
+    """A task whose failure hook releases the lock of its card."""
 
     abstract = True
     device = 0
     reason = "task_failure"
     by_id = False
-    """Whether the hook passes the id of the task, as some of the old ones did."""
+    """Whether the hook passes the id of the task, as some programs did, in place of its name."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 (Celery's signature)
         """Release the card."""
@@ -45,14 +45,14 @@ def _play(task: Any, how: str) -> str:
 @app.task(bind=True, base=Hooked, name="hooks.first")  # type: ignore[untyped-decorator]
 @gpu_lock()
 def first(self: Any, how: str) -> str:
-    """Hold the card that is meant by default."""
+    """Hold card 0, which ``gpu_lock()`` takes without a name."""
     return _play(self, how)
 
 
 @app.task(bind=True, base=Hooked, name="hooks.second", device=1)  # type: ignore[untyped-decorator]
 @gpu_lock(lock_key="gpu_lock:1")
 def second(self: Any, how: str) -> str:
-    """Hold another card."""
+    """Hold card 1."""
     return _play(self, how)
 
 
@@ -73,7 +73,7 @@ def unbound(how: str) -> str:
 @app.task(bind=True, base=Hooked, name="hooks.wrong", reason="gone_wrong")  # type: ignore[untyped-decorator]
 @gpu_lock()
 def wrong(self: Any, how: str) -> str:
-    """Hold a card; the hook has a mistake."""
+    """Hold a card; the hook passes a reason for a release that does not exist."""
     return _play(self, how)
 
 
