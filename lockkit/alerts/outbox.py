@@ -1,9 +1,10 @@
 """The outbox of a channel: the waiting notifications, the next one, and its fate. No threads, no own clock.
 
 The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, in order within its group,
-by this process or a later one, as long as the disk keeps it. It is given up only if the service objects to it
-and takes others: ten times, or until a later one of its group, which says more, is taken. On a channel that
-keeps state, a group's waiting ones are sent as one: the last, with the ends of the earlier ones.
+by this process or a later one, as long as the disk keeps it. (One whose sending is in doubt is sent again;
+the order is that of the last times.) It is given up only if the service objects to it and takes others: ten
+times, or until a later one of its group, which says more, is taken. On a channel that keeps state, a group's
+waiting ones are sent as one: the last, with the ends of the earlier ones.
 """
 
 from __future__ import annotations
