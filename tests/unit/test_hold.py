@@ -51,7 +51,7 @@ def test_s3_max_hold_is_over_before_a_store_with_a_faster_clock_has_counted_it(l
     one = hold(capabilities=can, max_hold=longest, process_bound=True)
     counted = (longest - rounded) / (1.0 + drift)
     assert not one.valid(one.since + counted)
-    assert one.latest >= one.since + 0.9 * longest - 0.002
+    assert one.latest > one.since + 0.9 * longest - 0.0021  # what is left for rounding, and a little
 
 
 def test_a_renewal_counts_from_when_it_was_sent():
